@@ -1,0 +1,1 @@
+"""Measurements: what the kernels need and how long the ops take."""

@@ -1,0 +1,76 @@
+"""How every kernel is launched, and how launches are listed without a GPU."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from contextvars import ContextVar
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .tiles import Tile
+
+__all__ = ["Launch", "launch", "ready", "recording", "target_of"]
+
+INTERPRETER = "interpret"
+
+_recorder: ContextVar[tuple[str, list[Launch]] | None] = ContextVar("recorder", default=None)
+
+
+@dataclass(frozen=True)
+class Launch:
+    """One kernel launch that was listed instead of run."""
+
+    kernel: Any  # the jitted function
+    arguments: dict[str, Any]  # by name: tensors, integers and constants
+    options: dict[str, Any]  # num_warps and the like
+
+
+@contextmanager
+def recording(target: str) -> Iterator[list[Launch]]:
+    """List the launches of the enclosed calls, as they would be on ``target``, and run none."""
+    calls: list[Launch] = []
+    token = _recorder.set((target, calls))
+    try:
+        yield calls
+    finally:
+        _recorder.reset(token)
+
+
+def target_of(tensor: Tensor) -> str:
+    """What kernels for this tensor are compiled for: ``"sm_90"``, ``"gfx942"``, or
+    ``"interpret"`` for a tensor on the CPU."""
+    if (recorder := _recorder.get()) is not None:
+        return recorder[0]
+    if not tensor.is_cuda:
+        return INTERPRETER
+    if torch.version.hip is not None:
+        return torch.cuda.get_device_properties(tensor.device).gcnArchName.split(":")[0]
+    major, minor = torch.cuda.get_device_capability(tensor.device)
+    return f"sm_{major}{minor}"
+
+
+def ready(tensor: Tensor | None) -> Tensor | None:
+    """The tensor contiguous and starting at a multiple of 16 bytes, as the kernels assume."""
+    if tensor is None:
+        return None
+    tensor = tensor.contiguous()
+    return tensor if tensor.data_ptr() % 16 == 0 else tensor.clone()
+
+
+def launch(kernel: Any, grid: tuple[int, ...], tile: Tile, **arguments: Any) -> None:
+    """Start ``kernel`` on the device of its tensors; a grid without programs starts nothing."""
+    options = {"num_warps": tile.warps, "num_stages": 1, "enable_fp_fusion": True}
+    arguments |= {"PRECISION": tile.precision} if "PRECISION" in kernel.arg_names else {}
+    arguments |= {name: size for name, size in tile.blocks.items() if name in kernel.arg_names}
+    if (recorder := _recorder.get()) is not None:
+        recorder[1].append(Launch(kernel, arguments, options))
+        return
+    if 0 in grid:
+        return
+    device = next(a.device for a in arguments.values() if isinstance(a, Tensor))
+    with torch.cuda.device(device) if device.type == "cuda" else nullcontext():
+        kernel[grid](**arguments, **options)

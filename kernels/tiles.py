@@ -1,0 +1,113 @@
+"""Tile sizes: a plain function of the kernel, the precision, the sizes and the target.
+
+Never of the batch: the sizes fix the order in which sums are formed, so a graph's result would
+depend on its batch mates. The figures behind the table are in docs/kernels.md.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+__all__ = ["TARGETS", "Tile", "nearest_target", "tile_for"]
+
+TARGETS = ("sm_80", "sm_90", "sm_100", "gfx942")
+
+
+@dataclass(frozen=True)
+class Tile:
+    """The shape of one program."""
+
+    blocks: dict[str, int]  # BP x BQ pairs, BE edges, BV nodes, BK clusters, BC or BD features
+    warps: int
+    precision: str  # "x3" or "ieee", see precision.py
+
+
+def nearest_target(target: str) -> str:
+    """The entry of :data:`TARGETS` whose tiles fit ``target``.
+
+    Cards between two entries take the smaller one; consumer cards of generation 12 have the shared
+    memory of generation 8, and the interpreter follows sm_90.
+    """
+    if target in TARGETS:
+        return target
+    if target == "interpret":
+        return "sm_90"
+    if target.startswith("gfx"):
+        return "gfx942"
+    capability = int(target.removeprefix("sm_"))
+    if capability < 90 or capability >= 120:
+        return "sm_80"
+    return "sm_90" if capability < 100 else "sm_100"
+
+
+def _single(kernel: str, C: int, target: str) -> tuple[dict[str, int], int]:
+    """Sizes and warps where sums are formed in float32."""
+    if kernel == "coarsen_fwd":
+        if C < 16:
+            return dict(BP=8, BQ=8, BC=16, BE=16), 1
+        return dict(BP=8, BQ=8, BC=64, BE=16), 4
+    if kernel == "coarsen_bwd_assignment":
+        if C < 16:
+            return dict(BP=4, BQ=16, BC=16, BE=64), 4
+        return dict(BP=4, BQ=8, BC=32, BE=64), 4
+    if kernel == "coarsen_bwd_features":
+        if C < 16:
+            return dict(BP=4, BQ=16, BC=16, BE=64), 4
+        return dict(BP=4, BQ=8, BC=64, BE=64), 4
+    return {
+        "pool": (dict(BV=32, BK=32, BD=64), 4),
+        "lift": (dict(BV=32, BK=32, BD=64), 4),
+        "node_grad": (dict(BV=16, BK=32, BD=64), 4),
+        "weight_grad": (dict(BE=128), 4),
+        "losses_fwd": (dict(BV=32, BK=32, BE=32), 4),
+        "losses_total": (dict(BV=64), 1),
+        "losses_bwd": (dict(BV=32, BK=32, BE=32), 4),
+        "losses_weight_grad": (dict(BE=32, BK=32), 4),
+    }[kernel]
+
+
+def _double(kernel: str, C: int, target: str) -> tuple[dict[str, int], int]:
+    """Sizes and warps where sums are formed in float64."""
+    if kernel == "coarsen_fwd":
+        return dict(BP=4, BQ=8, BC=16, BE=16), 4
+    if kernel in ("coarsen_bwd_assignment", "coarsen_bwd_features"):
+        return dict(BP=4, BQ=8, BC=16, BE=32), 4
+    return {
+        "pool": (dict(BV=16, BK=16, BD=32), 4),
+        "lift": (dict(BV=16, BK=16, BD=32), 4),
+        "node_grad": (dict(BV=16, BK=16, BD=32), 4),
+        "weight_grad": (dict(BE=128), 4),
+        "losses_fwd": (dict(BV=16, BK=16, BE=16), 4),
+        "losses_total": (dict(BV=64), 1),
+        "losses_bwd": (dict(BV=16, BK=16, BE=16), 4),
+        "losses_weight_grad": (dict(BE=32, BK=16), 4),
+    }[kernel]
+
+
+def tile_for(kernel: str, accumulate: torch.dtype, target: str, C: int = 0) -> Tile:
+    """The tile of ``kernel`` for sums in ``accumulate`` with ``C`` bond features on ``target``.
+
+    Parameters
+    ----------
+    kernel : str
+        the name of the kernel, without ``_kernel``
+    accumulate : torch.dtype
+        ``torch.float32`` or ``torch.float64``
+    target : str
+        what :func:`target_of` says
+    C : int, default=0
+        bond features; fewer than 16 fit one block together with the total weight
+
+    Returns
+    -------
+    Tile
+        its sizes; the same for every batch
+    """
+    target = nearest_target(target)
+    if accumulate == torch.float64:
+        blocks, warps = _double(kernel, C, target)
+        return Tile(blocks, warps, "ieee")
+    blocks, warps = _single(kernel, C, target)
+    return Tile(blocks, warps, "ieee" if target.startswith("gfx") else "x3")

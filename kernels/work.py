@@ -1,0 +1,70 @@
+"""Which block of which graph each program owns: lists made on the host, once per batch."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from tritonpool.plan import CoarsePlan, Plan
+
+__all__ = ["cluster_tiles", "edge_pair_tiles", "edge_tiles", "node_tiles", "pair_tiles"]
+
+
+def _blocks(counts: Tensor, block: int) -> Tensor:
+    return torch.div(counts + block - 1, block, rounding_mode="floor")
+
+
+def _items(
+    rows: Tensor, block_rows: int, columns: Tensor, block_columns: int, cost: Tensor
+) -> Tensor:
+    """``(graph, first row, first column)`` of every block of every graph, of shape ``T x 3``.
+
+    Graphs with the longest programs come first, so that none of them starts last.
+    """
+    order = torch.argsort(cost, descending=True, stable=True)
+    wide = _blocks(columns, block_columns)[order]
+    count = _blocks(rows, block_rows)[order] * wide
+    number = torch.repeat_interleave(torch.arange(order.numel()), count)
+    local = torch.arange(number.numel()) - (count.cumsum(0) - count)[number]
+    row = torch.div(local, wide[number], rounding_mode="floor")
+    column = local - row * wide[number]
+    return torch.stack([order[number], row * block_rows, column * block_columns], 1)
+
+
+def _cached(coarse: CoarsePlan, key: tuple, *arguments) -> Tensor:
+    if key not in coarse._items:
+        items, device = _items(*arguments), coarse.counts.device
+        if device.type == "cuda":
+            items = items.pin_memory()
+        coarse._items[key] = items.to(device, non_blocking=True)
+    return coarse._items[key]
+
+
+def pair_tiles(plan: Plan, coarse: CoarsePlan, block_p: int, block_q: int) -> Tensor:
+    """Blocks of cluster pairs; each program walks its graph's edges."""
+    c = coarse.clusters
+    return _cached(coarse, ("pairs", block_p, block_q), c, block_p, c, block_q, plan.edges)
+
+
+def edge_pair_tiles(plan: Plan, coarse: CoarsePlan, block_e: int, block_q: int) -> Tensor:
+    """Blocks of edges times blocks of clusters; each program walks its graph's clusters."""
+    c = coarse.clusters
+    return _cached(coarse, ("edge pairs", block_e, block_q), plan.edges, block_e, c, block_q, c)
+
+
+def edge_tiles(plan: Plan, coarse: CoarsePlan, block: int) -> Tensor:
+    """Blocks of edges; each program walks its graph's clusters."""
+    one = torch.ones_like(plan.edges)
+    return _cached(coarse, ("edges", block), plan.edges, block, one, 1, coarse.clusters)
+
+
+def node_tiles(plan: Plan, coarse: CoarsePlan, block: int) -> Tensor:
+    """Blocks of nodes."""
+    one = torch.ones_like(plan.nodes)
+    return _cached(coarse, ("nodes", block), plan.nodes, block, one, 1, plan.nodes)
+
+
+def cluster_tiles(plan: Plan, coarse: CoarsePlan, block: int) -> Tensor:
+    """Blocks of clusters; each program walks its graph's nodes."""
+    one = torch.ones_like(coarse.clusters)
+    return _cached(coarse, ("clusters", block), coarse.clusters, block, one, 1, plan.nodes)

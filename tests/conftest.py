@@ -1,0 +1,49 @@
+"""Settings shared by all tests: seeds, determinism, the Triton interpreter, what may be skipped."""
+
+import os
+from pathlib import Path
+
+import hypothesis
+import pytest
+import torch
+
+# pytest finds hooks by their names in this module.
+from skips import pytest_sessionfinish, pytest_terminal_summary  # noqa: F401
+
+# Read when a kernel is decorated, so it must stand before the first import of tritonpool.kernels.
+os.environ.setdefault("TRITON_INTERPRET", "0" if torch.cuda.is_available() else "1")
+
+# Also fills torch.empty with NaN, so memory that nobody wrote shows up in the results.
+torch.use_deterministic_algorithms(True)
+torch.set_num_threads(1)
+
+hypothesis.settings.register_profile("dev", deadline=None)
+hypothesis.settings.register_profile("ci", deadline=None, derandomize=True, print_blob=True)
+hypothesis.settings.load_profile("ci" if os.environ.get("CI") else "dev")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Skip the tests marked ``gpu`` on a machine without one."""
+    if torch.cuda.is_available():
+        return
+    for item in items:
+        if item.get_closest_marker("gpu"):
+            item.add_marker(pytest.mark.skip(reason="needs a CUDA or ROCm device"))
+
+
+@pytest.fixture(autouse=True)
+def seed() -> None:
+    """Start every test from the same random state."""
+    torch.manual_seed(0)
+
+
+@pytest.fixture(scope="session")
+def insulator_csv() -> Path:
+    """The insulator data set, from the folder named by ``TRITONPOOL_DATA``."""
+    folder = os.environ.get("TRITONPOOL_DATA")
+    if not folder:
+        pytest.skip("needs real data: TRITONPOOL_DATA is not set")
+    path = Path(folder) / "insulator" / "insulator.csv"
+    if not path.is_file():
+        raise FileNotFoundError(f"TRITONPOOL_DATA is {folder!r}, which has no {path.name}")
+    return path

@@ -1,0 +1,95 @@
+"""What an assignment, its cluster counts and edge weights must satisfy."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from tritonpool.graph import Graph
+    from tritonpool.plan import Plan
+
+__all__ = ["check_assignment", "check_clusters", "check_weights"]
+
+
+def check_clusters(graph: Graph, S: Tensor, clusters: Tensor | Sequence[int] | None) -> Tensor:
+    """``clusters`` as a CPU tensor of shape ``G``, after checking it and the shape of ``S``.
+
+    Raises
+    ------
+    ValueError
+        if ``S`` is not a floating-point ``V x K`` tensor on the graph's device, or if a count is
+        below 0 or above ``K``
+    """
+    if not isinstance(S, Tensor) or S.dim() != 2 or not S.is_floating_point():
+        what = f"{S.dtype} of shape {tuple(S.shape)}" if isinstance(S, Tensor) else type(S).__name__
+        raise ValueError(f"S must be a floating-point V x K tensor, but is {what}")
+    V, K = S.shape
+    if V != graph.num_nodes:
+        raise ValueError(f"S has {V} rows, but the graph has {graph.num_nodes} nodes")
+    if S.device != graph.device:
+        raise ValueError(f"S is on {S.device}, but the graph is on {graph.device}")
+    G = graph.num_graphs
+    if clusters is None:
+        return torch.full((G,), K)
+    counts = torch.as_tensor(clusters)
+    if not counts.numel():  # an empty list makes a float tensor
+        counts = counts.long()
+    if counts.shape != (G,) or counts.is_floating_point() or counts.dtype == torch.bool:
+        raise ValueError(
+            f"clusters must hold one integer for each of the {G} graphs, but is {counts.dtype} "
+            f"of shape {tuple(counts.shape)}"
+        )
+    counts = counts.to("cpu", torch.int64)  # from a GPU this is a copy to the host: pass CPU counts
+    if G and (int(counts.min()) < 0 or int(counts.max()) > K):
+        g = int(((counts < 0) | (counts > K)).nonzero()[0])
+        raise ValueError(
+            f"clusters[{g}] is {int(counts[g])}, but must be from 0 to K = {K}, the columns of S"
+        )
+    return counts
+
+
+def check_assignment(S: Tensor, counts: Tensor, plan: Plan) -> None:
+    """Look at every entry of ``S``; on a GPU the host waits for the answer.
+
+    Raises
+    ------
+    ValueError
+        if ``S`` holds NaN, a negative entry, or a nonzero entry beyond its graph's clusters
+    """
+    if not S.numel():
+        return
+    low = S.detach().amin()
+    if not bool(low >= 0):  # NaN fails this too
+        if bool(torch.isnan(S).any()):
+            row = int(torch.isnan(S).any(1).nonzero()[0])
+            raise ValueError(f"S must not hold NaN, but row {row} does")
+        i, p = (int(v) for v in (S < 0).nonzero()[0])
+        raise ValueError(f"S must not be negative, but S[{i}, {p}] is {float(S[i, p]):g}")
+    if int(counts.min()) == S.shape[1]:
+        return
+    counts = counts.to(S.device).index_select(0, plan.batch)
+    beyond = torch.arange(S.shape[1], device=S.device) >= counts[:, None]
+    wrong = beyond.logical_and_(S.detach() != 0)
+    if bool(wrong.any()):
+        i, p = (int(v) for v in wrong.nonzero()[0])
+        raise ValueError(
+            f"S[{i}, {p}] is {float(S[i, p]):g}, but node {i} belongs to graph "
+            f"{int(plan.batch[i])}, which has {int(counts[i])} clusters: later columns must be 0"
+        )
+
+
+def check_weights(w: Tensor | None) -> None:
+    """Look at every edge weight; on a GPU the host waits for the answer.
+
+    Raises
+    ------
+    ValueError
+        if a weight is negative or NaN
+    """
+    if w is not None and w.numel() and not bool(w.detach().amin() >= 0):
+        e = int((~(w >= 0)).nonzero()[0])
+        raise ValueError(f"edge_weight must be at least 0, but edge_weight[{e}] is {float(w[e]):g}")

@@ -1,0 +1,1 @@
+"""DiffPool message passing for chemprop."""

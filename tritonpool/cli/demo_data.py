@@ -1,0 +1,90 @@
+"""``tritonpool demo-data``: write conjugated oligomers with computed gaps as a CSV file."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from pathlib import Path
+
+from tritonpool.demo.sequences import DEFAULT_SIZES, SIZE_LIMITS
+
+
+def add_args(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
+    """Add the options of ``demo-data`` to its parser."""
+    parser.add_argument(
+        "-n",
+        "--number",
+        type=_whole_number(1),
+        default=2000,
+        help="how many oligomers (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--seed",
+        type=_whole_number(0),
+        default=0,
+        help="the same seed gives the same file (default: %(default)s)",
+    )
+    parser.add_argument(
+        "-o", "--output", type=Path, required=True, help="CSV file to write; replaced if it exists"
+    )
+    parser.add_argument(
+        "--min-atoms",
+        type=_whole_number(*SIZE_LIMITS),
+        default=DEFAULT_SIZES[0],
+        help="fewest heavy atoms of an oligomer (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--max-atoms",
+        type=_whole_number(*SIZE_LIMITS),
+        default=DEFAULT_SIZES[1],
+        help="most heavy atoms of an oligomer (default: %(default)s)",
+    )
+    # Only the parser can report a contradiction between two options the way it reports others.
+    parser.set_defaults(usage_error=parser.error)
+    return parser
+
+
+def run(args: argparse.Namespace) -> None:
+    """Write the file and say so on standard output.
+
+    Parameters
+    ----------
+    args
+        Options as read by a parser that went through `add_args`.
+
+    Raises
+    ------
+    SystemExit
+        With code 2 if ``--min-atoms`` is larger than ``--max-atoms``.
+    ValueError
+        If there are not enough distinct oligomers.
+    OSError
+        If the file cannot be written.
+    """
+    if args.min_atoms > args.max_atoms:
+        args.usage_error(
+            f"argument --min-atoms: must not be larger than --max-atoms ({args.max_atoms}), "
+            f"got {args.min_atoms}"
+        )
+    # RDKit is not needed to show the help.
+    from tritonpool.demo.oligomers import generate
+    from tritonpool.demo.table import write_csv
+
+    write_csv(generate(args.number, args.seed, args.min_atoms, args.max_atoms), args.output)
+    print(f"Wrote {args.number} oligomers to {args.output}.")
+
+
+def _whole_number(least: int, most: int | None = None) -> Callable[[str], int]:
+    """Reader of a whole number within limits, for argparse."""
+    limits = f"at least {least}" if most is None else f"from {least} to {most}"
+
+    def read(text: str) -> int:
+        try:
+            number = int(text)
+        except ValueError:
+            number = None
+        if number is None or number < least or (most is not None and number > most):
+            raise argparse.ArgumentTypeError(f"must be a whole number {limits}, got {text!r}")
+        return number
+
+    return read

@@ -1,0 +1,65 @@
+"""The demo data as a CSV file."""
+
+from __future__ import annotations
+
+import csv
+import os
+from collections.abc import Iterable
+from pathlib import Path
+
+from tritonpool.demo.oligomers import Oligomer
+
+COLUMNS: tuple[str, ...] = ("smiles", "gap", "sequence", "chain", "units", "atoms")
+
+
+def check_target(path: Path) -> None:
+    """Check that a file can be written, before the work for it starts.
+
+    Parameters
+    ----------
+    path
+        File to be written; an existing file is replaced.
+
+    Raises
+    ------
+    OSError
+        If its folder is missing or not writable, or if ``path`` is a folder.
+    """
+    if path.is_dir():
+        raise IsADirectoryError(f"output must be a file, but {path} is a folder.")
+    if not path.parent.is_dir():
+        raise FileNotFoundError(f"the folder of output {path} does not exist.")
+    if not os.access(path.parent, os.W_OK):
+        raise PermissionError(f"the folder of output {path} is not writable.")
+
+
+def write_csv(oligomers: Iterable[Oligomer], path: Path) -> None:
+    """Write oligomers to a CSV file, gaps in eV with four decimals.
+
+    The rows go to a temporary file beside ``path``, which takes its name only when all are
+    written: nothing half-written is left behind.
+
+    Parameters
+    ----------
+    oligomers
+        Rows of the table.
+    path
+        File to write; an existing file is replaced.
+
+    Raises
+    ------
+    OSError
+        If the file cannot be written.
+    """
+    check_target(path)
+    draft = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with draft.open("w", newline="", encoding="ascii") as file:
+            writer = csv.writer(file, lineterminator="\n")
+            writer.writerow(COLUMNS)
+            for row in oligomers:
+                gap = f"{row.gap:.4f}"
+                writer.writerow((row.smiles, gap, row.sequence, row.chain, row.units, row.atoms))
+        os.replace(draft, path)
+    finally:
+        draft.unlink(missing_ok=True)

@@ -1,0 +1,182 @@
+"""The DiffPool layer: learn clusters, pool the graph by them."""
+
+from __future__ import annotations
+
+import inspect
+
+import torch
+from torch import Tensor, nn
+
+from tritonpool.graph import Graph
+from tritonpool.losses import assignment_losses
+from tritonpool.ops import coarsen
+from tritonpool.plan import cluster_counts
+
+__all__ = ["DiffPool", "masked_softmax"]
+
+
+def masked_softmax(logits: Tensor, counts: Tensor) -> Tensor:
+    """Softmax of every row over its first ``counts`` columns; the others become 0.
+
+    Parameters
+    ----------
+    logits : Tensor
+        a tensor of shape ``V x K``
+    counts : Tensor
+        an integer tensor of shape ``V`` with 1 to ``K`` columns for each row
+    """
+    beyond = torch.arange(logits.shape[1], device=logits.device) >= counts[:, None]
+    return logits.masked_fill(beyond, -torch.inf).softmax(1)
+
+
+def _weights_up_to_one(graph: Graph) -> Graph:
+    """The graph with edge weights divided by the largest of their own graph."""
+    w = graph.edge_weight
+    if w is None or not w.numel():
+        return graph
+    of = graph.batch[graph.edge_index[0]]
+    largest = w.detach().new_zeros(graph.num_graphs).scatter_reduce(0, of, w.detach(), "amax")
+    return graph.replace(edge_weight=w / largest.clamp(min=torch.finfo(w.dtype).tiny)[of])
+
+
+class DiffPool(nn.Module):
+    r"""Differentiable pooling (Ying et al., NeurIPS 2018, arXiv:1806.08804) with bond features.
+
+    A network scores every node for each of :math:`K` clusters; the scores, masked to the
+    :math:`c_g` clusters of the node's graph, become shares by a softmax, and the graph is
+    coarsened by them (:func:`tritonpool.coarsen`). A graph of :math:`n_g` nodes gets
+
+    .. math::
+        c_g = \min(K, \max(1, \lceil r\, n_g - 10^{-9} \rceil))
+
+    clusters, and none if it has no nodes. The scores' width is fixed, so that the layer can be
+    trained, saved and loaded whatever the batch holds.
+
+    Parameters
+    ----------
+    in_channels : int
+        width of the node features that the assignment network sees
+    max_clusters : int
+        the most clusters a graph can have, ``K``
+    ratio : float, default=0.25
+        clusters per node, ``r``; above 0, at most 1
+    assignment : nn.Module | None, default=None
+        the network that scores nodes, ``V x in_channels`` to ``V x K``. Called with the node
+        features, or, if its ``forward`` requires two arguments, with node features and
+        ``edge_index`` as PyG's convolutions are. ``None`` means an MLP with one hidden layer
+    drop_self_loops : bool, default=True
+        leave out the coarse edges from a cluster to itself
+
+    Raises
+    ------
+    ValueError
+        if ``in_channels`` or ``max_clusters`` is below 1 or ``ratio`` outside (0, 1]
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        max_clusters: int,
+        ratio: float = 0.25,
+        assignment: nn.Module | None = None,
+        drop_self_loops: bool = True,
+    ):
+        super().__init__()
+        if in_channels < 1:
+            raise ValueError(f"in_channels must be at least 1, but is {in_channels}")
+        if max_clusters < 1:
+            raise ValueError(f"max_clusters must be at least 1, but is {max_clusters}")
+        if not 0 < ratio <= 1:
+            raise ValueError(f"ratio must be above 0 and at most 1, but is {ratio}")
+        self.in_channels = in_channels
+        self.max_clusters = max_clusters
+        self.ratio = ratio
+        self.drop_self_loops = drop_self_loops
+        if assignment is None:
+            assignment = nn.Sequential(
+                nn.Linear(in_channels, in_channels), nn.ReLU(), nn.Linear(in_channels, max_clusters)
+            )
+        self.assignment = assignment
+        required = [
+            p
+            for p in inspect.signature(assignment.forward).parameters.values()
+            if p.default is p.empty and p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)
+        ]
+        self._wants_edges = len(required) > 1
+
+    def reset_parameters(self) -> None:
+        """Draw all weights anew."""
+        for module in self.assignment.modules():
+            if module is not self.assignment or not list(module.children()):
+                reset = getattr(module, "reset_parameters", None)
+                if reset is not None:
+                    reset()
+
+    def scores(self, graph: Graph) -> Tensor:
+        """The unmasked scores, ``V x K``."""
+        args = (graph.x, graph.edge_index) if self._wants_edges else (graph.x,)
+        logits = self.assignment(*args)
+        if logits.shape != (graph.num_nodes, self.max_clusters):
+            raise ValueError(
+                f"the assignment network must return {graph.num_nodes} x {self.max_clusters} "
+                f"scores, but returned {tuple(logits.shape)}"
+            )
+        return logits
+
+    def forward(
+        self,
+        graph: Graph,
+        z: Tensor | None = None,
+        *,
+        hard: bool = False,
+        compute_losses: bool = True,
+    ) -> tuple[Graph, Tensor, dict[str, Tensor]]:
+        """Pool a batch of graphs.
+
+        Parameters
+        ----------
+        graph : Graph
+            the batch; its ``x``, ``V x in_channels``, decides about the clusters
+        z : Tensor | None, default=None
+            the node features to pool, ``V x D``; ``None`` means ``graph.x``
+        hard : bool, default=False
+            put every node wholly into its best cluster; for inference, as this has no gradient
+        compute_losses : bool, default=True
+            also compute the auxiliary losses; else the dictionary is empty
+
+        Returns
+        -------
+        tuple[Graph, Tensor, dict[str, Tensor]]
+            the coarse batch; the assignment, ``V x K``; and the losses ``"link"``
+            (:func:`tritonpool.link_loss`; edge weights are first divided by the largest of their
+            graph) and ``"entropy"`` (:func:`tritonpool.entropy_loss`)
+
+        Raises
+        ------
+        ValueError
+            if ``hard`` is used in training mode, or if a shape does not fit
+        """
+        if hard and self.training:
+            raise ValueError("hard=True has no gradient and is for inference: call eval() first")
+        if graph.x.shape[1] != self.in_channels:
+            raise ValueError(
+                f"graph.x must have in_channels = {self.in_channels} columns, but has "
+                f"{graph.x.shape[1]}"
+            )
+        counts = cluster_counts(graph.plan.nodes, self.max_clusters, self.ratio)
+        coarse = graph.plan.coarse(counts, self.drop_self_loops)
+        S = masked_softmax(self.scores(graph), coarse.counts[graph.plan.batch])
+        if hard:
+            S = torch.zeros_like(S).scatter_(1, S.argmax(1, keepdim=True), 1)
+        pooled = graph if z is None else graph.replace(x=z)
+        losses = {}
+        if compute_losses:
+            link, entropy = assignment_losses(_weights_up_to_one(graph), S, counts)
+            losses = {"link": link, "entropy": entropy}
+        result = coarsen(pooled, S, counts, drop_self_loops=self.drop_self_loops)
+        return result, S, losses
+
+    def extra_repr(self) -> str:
+        return (
+            f"in_channels={self.in_channels}, max_clusters={self.max_clusters}, ratio={self.ratio}"
+        )

@@ -1,0 +1,227 @@
+"""A batch of graphs with node and edge features."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from tritonpool.plan import Plan
+
+if TYPE_CHECKING:
+    from chemprop.data import BatchMolGraph
+    from torch_geometric.data import Data
+
+__all__ = ["Graph"]
+
+
+def _check(ok: bool, name: str, value: object, expected: str) -> None:
+    if not ok:
+        if isinstance(value, Tensor):
+            value = f"a {value.dtype} tensor of shape {tuple(value.shape)}".replace("torch.", "")
+        raise ValueError(f"{name} must be {expected}, but is {value}")
+
+
+class Graph:
+    """A batch of ``G`` graphs with ``V`` nodes and ``E`` directed edges, one after the other.
+
+    Parameters
+    ----------
+    x : Tensor
+        a tensor of shape ``V x D`` with node features
+    edge_index : Tensor
+        an int64 tensor of shape ``2 x E`` with the source and target node of every edge; any
+        order, parallel edges and self-loops allowed, but no edge between two graphs
+    edge_attr : Tensor | None, default=None
+        a tensor of shape ``E x C`` with edge features
+    edge_weight : Tensor | None, default=None
+        a tensor of shape ``E`` with edge weights of at least 0; ``None`` means 1 each
+    batch : Tensor | None, default=None
+        an int64 tensor of shape ``V`` with the graph of every node, never decreasing; ``None``
+        means that all nodes belong to one graph
+    num_graphs : int | None, default=None
+        ``G``; needed to count empty graphs at the end of the batch, and, on a GPU, to save the
+        copy to the host that reading it from ``batch`` costs
+
+    Raises
+    ------
+    ValueError
+        if a shape or dtype does not fit. Values are checked when the plan is made (edges out of
+        range or across graphs, an unsorted ``batch``) and by :meth:`validate` (all the rest).
+    """
+
+    def __init__(
+        self,
+        x: Tensor,
+        edge_index: Tensor,
+        edge_attr: Tensor | None = None,
+        edge_weight: Tensor | None = None,
+        batch: Tensor | None = None,
+        num_graphs: int | None = None,
+    ):
+        for name, value in (("x", x), ("edge_index", edge_index)):
+            _check(isinstance(value, Tensor), name, type(value).__name__, "a tensor")
+        _check(x.dim() == 2 and x.is_floating_point(), "x", x, "a floating-point V x D tensor")
+        ok = edge_index.dim() == 2 and edge_index.shape[0] == 2 and edge_index.dtype == torch.int64
+        _check(ok, "edge_index", edge_index, "an int64 2 x E tensor")
+        V, E = x.shape[0], edge_index.shape[1]
+        if edge_attr is not None:
+            ok = edge_attr.dim() == 2 and len(edge_attr) == E and edge_attr.is_floating_point()
+            _check(ok, "edge_attr", edge_attr, f"a floating-point E x C tensor with E = {E}")
+        if edge_weight is not None:
+            ok = edge_weight.shape == (E,) and edge_weight.is_floating_point()
+            _check(ok, "edge_weight", edge_weight, f"a floating-point tensor of shape ({E},)")
+        if batch is not None:
+            ok = batch.shape == (V,) and batch.dtype == torch.int64
+            _check(ok, "batch", batch, f"an int64 tensor of shape ({V},)")
+        for name in ("edge_index", "edge_attr", "edge_weight", "batch"):
+            value = locals()[name]
+            if value is not None and value.device != x.device:
+                raise ValueError(f"{name} is on {value.device}, but x is on {x.device}")
+        if num_graphs is None:
+            num_graphs = 1 if batch is None else int(batch[-1]) + 1 if V else 0
+        _check(
+            isinstance(num_graphs, int) and num_graphs >= 0, "num_graphs", num_graphs, "an int >= 0"
+        )
+        self.x = x
+        self.edge_index = edge_index
+        self.edge_attr = edge_attr
+        self.edge_weight = edge_weight
+        self.batch = batch
+        self.num_graphs = num_graphs
+        self._plan: Plan | None = None
+
+    @property
+    def num_nodes(self) -> int:
+        return self.x.shape[0]
+
+    @property
+    def num_edges(self) -> int:
+        return self.edge_index.shape[1]
+
+    @property
+    def device(self) -> torch.device:
+        return self.x.device
+
+    @property
+    def plan(self) -> Plan:
+        """The integer plan of this batch, made at first use; on a GPU this takes one copy of the
+        indices to the host and one back.
+
+        Raises
+        ------
+        ValueError
+            if an edge is out of range or joins two graphs, or if ``batch`` is not sorted
+        """
+        if self._plan is None:
+            batch, edge_index = self.batch, self.edge_index
+            if self.device.type != "cpu":
+                packed = edge_index.reshape(-1)
+                if batch is not None:
+                    packed = torch.cat([packed, batch])
+                packed = packed.cpu()
+                edge_index = packed[: 2 * self.num_edges].view(2, -1)
+                batch = None if batch is None else packed[2 * self.num_edges :]
+            plan = Plan.build(batch, edge_index, self.num_nodes, self.num_graphs)
+            self._plan = plan.to(self.device)
+        return self._plan
+
+    def replace(self, **changes: object) -> Graph:
+        """The same graphs with some tensors exchanged (``x``, ``edge_attr``, ``edge_weight``);
+        the plan is shared.
+
+        Raises
+        ------
+        ValueError
+            if a name is not one of these three, or a shape does not fit
+        """
+        unknown = set(changes) - {"x", "edge_attr", "edge_weight"}
+        if unknown:
+            raise ValueError(f"replace takes x, edge_attr and edge_weight, not {sorted(unknown)}")
+        now = {"x": self.x, "edge_attr": self.edge_attr, "edge_weight": self.edge_weight, **changes}
+        _check(len(now["x"]) == self.num_nodes, "x", now["x"], f"of {self.num_nodes} rows")
+        graph = Graph(
+            now["x"],
+            self.edge_index,
+            now["edge_attr"],
+            now["edge_weight"],
+            self.batch,
+            self.num_graphs,
+        )
+        graph._plan = self._plan
+        return graph
+
+    def _map(self, move, plan: Plan | None) -> Graph:
+        tensors = (self.x, self.edge_index, self.edge_attr, self.edge_weight, self.batch)
+        graph = Graph(*(None if t is None else move(t) for t in tensors), self.num_graphs)
+        graph._plan = plan
+        return graph
+
+    def to(self, device: torch.device | str, non_blocking: bool = False) -> Graph:
+        """A copy of this batch on ``device``, with its plan if it has one."""
+        plan = None if self._plan is None else self._plan.to(device)
+        return self._map(lambda t: t.to(device, non_blocking=non_blocking), plan)
+
+    def pin_memory(self) -> Graph:
+        """A copy of this batch in page-locked memory, for fast copies to a GPU."""
+        return self._map(lambda t: t.pin_memory(), self._plan)
+
+    def validate(self, S: Tensor | None = None, clusters: object = None) -> Graph:
+        """Check every value, also where that makes the host wait for the GPU.
+
+        Parameters
+        ----------
+        S : Tensor | None, default=None
+            an assignment of shape ``V x K`` to check against this batch
+        clusters : Tensor | Sequence[int] | None, default=None
+            how many columns of ``S`` each graph uses; ``None`` means all ``K``
+
+        Returns
+        -------
+        Graph
+            this batch
+
+        Raises
+        ------
+        ValueError
+            if an index is out of range or joins two graphs, ``batch`` decreases, a weight is
+            negative or NaN, or ``S`` has a wrong shape, NaN, negative entries, or nonzero entries
+            beyond a graph's clusters
+        """
+        from tritonpool.checks import check_assignment, check_clusters, check_weights
+
+        plan = self.plan
+        check_weights(self.edge_weight)
+        if S is not None:
+            counts = check_clusters(self, S, clusters)
+            check_assignment(S, counts, plan)
+        return self
+
+    def __repr__(self) -> str:
+        C = None if self.edge_attr is None else self.edge_attr.shape[1]
+        weighted = "" if self.edge_weight is None else ", weighted"
+        return (
+            f"Graph({self.num_graphs} graphs, {self.num_nodes} nodes x {self.x.shape[1]}, "
+            f"{self.num_edges} edges{'' if C is None else f' x {C}'}{weighted}, {self.device})"
+        )
+
+    @classmethod
+    def from_bmg(cls, bmg: BatchMolGraph) -> Graph:
+        """The batch of molecules that chemprop collates; carries over its plan if it has one."""
+        graph = cls(bmg.V, bmg.edge_index, bmg.E.to(bmg.V.dtype), None, bmg.batch, len(bmg))
+        graph._plan = getattr(bmg, "plan", None)
+        return graph
+
+    @classmethod
+    def from_pyg(cls, data: Data) -> Graph:
+        """The batch held by a PyG ``Data`` or ``Batch`` object (see :mod:`tritonpool.pyg`)."""
+        from tritonpool.pyg import graph_from_pyg
+
+        return graph_from_pyg(data)
+
+    def to_pyg(self) -> Data:
+        """This batch as a PyG ``Batch`` (see :mod:`tritonpool.pyg`)."""
+        from tritonpool.pyg import graph_to_pyg
+
+        return graph_to_pyg(self)

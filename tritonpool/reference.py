@@ -1,0 +1,174 @@
+"""The definition: what tritonpool computes, as plain loops over graphs, edges and clusters.
+
+Slow on purpose. Every other backend is tested against these functions, whose gradients come from
+automatic differentiation of the loops. All backends offer the same six functions.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from tritonpool.dtypes import accumulate_in, weight_dtype
+from tritonpool.plan import CoarsePlan, Plan
+
+__all__ = [
+    "coarsen_bwd",
+    "coarsen_fwd",
+    "lift_bwd",
+    "lift_fwd",
+    "losses_bwd",
+    "losses_fwd",
+]
+
+
+def _ranges(ptr: Tensor) -> list[range]:
+    """The rows of each graph, from its pointer of shape ``G + 1``."""
+    bounds = ptr.tolist()
+    return [range(a, b) for a, b in zip(bounds[:-1], bounds[1:], strict=True)]
+
+
+def coarsen_fwd(
+    S: Tensor,
+    X: Tensor,
+    F: Tensor | None,
+    w: Tensor | None,
+    plan: Plan,
+    coarse: CoarsePlan,
+    eps: float,
+) -> tuple[Tensor, Tensor, Tensor | None]:
+    """Pool nodes, edge weights and edge features (the formulas: :func:`tritonpool.coarsen`)."""
+    acc = accumulate_in(S, X, F, w)
+    s, x = S.to(acc), X.to(acc)
+    f = None if F is None else F.to(acc)
+    src, dst = plan.src.tolist(), plan.dst.tolist()
+    nodes, edges = _ranges(plan.node_ptr), _ranges(plan.edge_ptr)
+    clusters = coarse.clusters.tolist()
+
+    Xc = [
+        sum((s[i, p] * x[i] for i in nodes[g]), x.new_zeros(x.shape[1]))
+        for g in range(plan.num_graphs)
+        for p in range(clusters[g])
+    ]
+    W, Fc = [], []
+    for g in range(plan.num_graphs):
+        for p in range(clusters[g]):
+            for q in range(clusters[g]):
+                if p == q and coarse.drop_self_loops:
+                    continue
+                total = s.new_zeros(())
+                N = None if f is None else f.new_zeros(f.shape[1])
+                for e in edges[g]:
+                    share = s[src[e], p] * s[dst[e], q]
+                    if w is not None:
+                        share = share * w[e].to(acc)
+                    total = total + share
+                    if f is not None:
+                        N = N + share * f[e]
+                W.append(total)
+                if f is not None:
+                    Fc.append(N / total if total > eps else (N / eps).detach())
+    Xc = torch.stack(Xc) if Xc else x.new_zeros(0, x.shape[1])
+    W = torch.stack(W) if W else s.new_zeros(0)
+    if f is not None:
+        Fc = torch.stack(Fc) if Fc else f.new_zeros(0, f.shape[1])
+        Fc = Fc.to(F.dtype)
+    return Xc.to(X.dtype), W.to(weight_dtype(S, w)), None if f is None else Fc
+
+
+def lift_fwd(S: Tensor, Xc: Tensor, plan: Plan, coarse: CoarsePlan) -> Tensor:
+    """Bring cluster features back to the nodes (the formula: :func:`tritonpool.lift`)."""
+    acc = accumulate_in(S, Xc)
+    s, xc = S.to(acc), Xc.to(acc)
+    first = coarse.plan.node_ptr.tolist()
+    clusters = coarse.clusters.tolist()
+    rows = [
+        sum((s[i, p] * xc[first[g] + p] for p in range(clusters[g])), xc.new_zeros(xc.shape[1]))
+        for g, members in enumerate(_ranges(plan.node_ptr))
+        for i in members
+    ]
+    return (torch.stack(rows) if rows else xc.new_zeros(0, xc.shape[1])).to(Xc.dtype)
+
+
+def losses_fwd(
+    S: Tensor, w: Tensor | None, plan: Plan, coarse: CoarsePlan
+) -> tuple[Tensor, Tensor]:
+    r"""Squared residual :math:`\|A_g - S_g S_g^\top\|_F^2` and entropy sum of every graph."""
+    acc = accumulate_in(S, w)
+    s = S.to(acc)
+    src, dst = plan.src.tolist(), plan.dst.tolist()
+    residual, entropy = [], []
+    for members, own in zip(_ranges(plan.node_ptr), _ranges(plan.edge_ptr), strict=True):
+        adjacency: dict[tuple[int, int], Tensor] = {}
+        for e in own:
+            one = s.new_ones(()) if w is None else w[e].to(acc)
+            key = (src[e], dst[e])
+            adjacency[key] = adjacency[key] + one if key in adjacency else one
+        square = s.new_zeros(())
+        for i in members:
+            for j in members:
+                shared = sum((a * b for a, b in zip(s[i], s[j], strict=True)), s.new_zeros(()))
+                square = square + (adjacency.get((i, j), s.new_zeros(())) - shared) ** 2
+        residual.append(square)
+        total = s.new_zeros(())
+        for i in members:
+            for share in s[i]:
+                if share > 0:
+                    total = total - share * torch.log(share)
+        entropy.append(total)
+    empty = s.new_zeros(0)
+    stack = lambda values: (torch.stack(values) if values else empty).to(weight_dtype(S, w))  # noqa: E731
+    return stack(residual), stack(entropy)
+
+
+def _gradients(function, inputs, needs, given):
+    """Differentiate ``function(*inputs)`` by running it again with autograd."""
+    with torch.enable_grad():
+        leaves = [
+            None if t is None else t.detach().requires_grad_(need)
+            for t, need in zip(inputs, needs, strict=True)
+        ]
+        outputs = function(*leaves)
+        outputs = outputs if isinstance(outputs, tuple) else (outputs,)
+        pairs = [
+            (out, grad)
+            for out, grad in zip(outputs, given, strict=True)
+            if out is not None and grad is not None and out.requires_grad
+        ]
+        wanted = [t for t in leaves if t is not None and t.requires_grad]
+        if pairs:
+            found = iter(
+                torch.autograd.grad(
+                    [out for out, _ in pairs],
+                    wanted,
+                    [grad for _, grad in pairs],
+                    allow_unused=True,
+                )
+            )
+        else:
+            found = iter([None] * len(wanted))
+    gradients = []
+    for leaf in leaves:
+        if leaf is None or not leaf.requires_grad:
+            gradients.append(None)
+        else:
+            grad = next(found)
+            gradients.append(torch.zeros_like(leaf) if grad is None else grad)
+    return tuple(gradients)
+
+
+def coarsen_bwd(dXc, dW, dFc, S, X, F, w, W, Fc, plan, coarse, eps, needs):
+    """Gradients of :func:`coarsen_fwd` w.r.t. ``S``, ``X``, ``F`` and ``w``."""
+    return _gradients(
+        lambda *t: coarsen_fwd(*t, plan, coarse, eps), (S, X, F, w), needs, (dXc, dW, dFc)
+    )
+
+
+def lift_bwd(dY, S, Xc, plan, coarse, needs):
+    """Gradients of :func:`lift_fwd` w.r.t. ``S`` and ``Xc``."""
+    return _gradients(lambda *t: lift_fwd(*t, plan, coarse), (S, Xc), needs, (dY,))
+
+
+def losses_bwd(dr2, dent, S, w, plan, coarse, needs):
+    """Gradients of :func:`losses_fwd` w.r.t. ``S`` and ``w``."""
+    return _gradients(lambda *t: losses_fwd(*t, plan, coarse), (S, w), needs, (dr2, dent))

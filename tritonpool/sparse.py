@@ -1,0 +1,296 @@
+"""The op with torch.sparse: the default on CPUs and on GPUs that Triton does not serve.
+
+The batch's assignments form one block-diagonal CSR matrix, ``P x V`` for ``P`` clusters and ``V``
+nodes. With the edges' out-incidence (``V x E``), pooling is two products,
+
+    T = incidence (S[v] (x) w [F, 1])        V x (K (C + 1))
+    [N, W] = S^T T,   X' = S^T X
+
+about half the work of summing over edges and pairs at once. The backward is our own: torch's
+backward of a CSR product builds a dense ``V x V`` matrix for the gradient of its values. Nothing
+but inputs and outputs is kept for it; ``T`` is made again.
+
+Sums run over CSR rows and not by ``index_add``, so repeated runs agree bitwise on a GPU too.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator
+from functools import cache
+
+import torch
+from torch import Tensor
+
+from tritonpool.dtypes import accumulate_in, weight_dtype
+from tritonpool.plan import CoarsePlan, Plan
+
+__all__ = [
+    "coarsen_bwd",
+    "coarsen_fwd",
+    "lift_bwd",
+    "lift_fwd",
+    "losses_bwd",
+    "losses_fwd",
+]
+
+# The largest temporary, in elements (2 MB in float32: it stays in a CPU's cache). Wider bond features
+# are pooled a few columns at a time.
+CHUNK_ELEMENTS = 1 << 19
+
+
+@cache
+def _hush() -> None:
+    """Spend torch's one-time beta warning on CSR tensors, which users can do nothing about."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        zero = torch.zeros(2, dtype=torch.int64)
+        torch.sparse_csr_tensor(zero, zero[:0], torch.zeros(0), (1, 1))
+
+
+def _csr(ptr: Tensor, col: Tensor, values: Tensor, columns: int) -> Tensor:
+    _hush()
+    size = (ptr.numel() - 1, columns)
+    return torch.sparse_csr_tensor(ptr, col, values, size, check_invariants=False)
+
+
+def _gather_sum(ptr: Tensor, index: Tensor, rows: Tensor) -> Tensor:
+    """Sum ``rows[index[ptr[i]:ptr[i + 1]]]`` for every ``i``."""
+    ones = rows.new_ones(index.numel())
+    return _csr(ptr, index, ones, rows.shape[0]) @ rows
+
+
+def _segment_sum(ptr: Tensor, rows: Tensor) -> Tensor:
+    """Sum the contiguous rows ``ptr[i]`` to ``ptr[i + 1]`` of a vector for every ``i``."""
+    index = torch.arange(rows.numel(), device=rows.device)
+    return _gather_sum(ptr, index, rows[:, None])[:, 0]
+
+
+class _Assignment:
+    """``S`` as block-diagonal CSR matrices, ``V x P`` and transposed."""
+
+    def __init__(self, S: Tensor, plan: Plan, coarse: CoarsePlan, dtype: torch.dtype):
+        self.full_shape = S.shape
+        self.K = coarse.max_clusters
+        self.dense = S[:, : self.K].to(dtype).contiguous()
+        self.entries = coarse.entries(plan)
+        self.num_nodes, self.num_clusters = plan.num_nodes, coarse.plan.num_nodes
+
+    def matrix(self) -> Tensor:
+        e = self.entries
+        return _csr(
+            e.ptr, e.cluster, self.dense.view(-1).index_select(0, e.flat), self.num_clusters
+        )
+
+    def transposed(self) -> Tensor:
+        e = self.entries
+        return _csr(
+            e.t_ptr, e.t_node, self.dense.view(-1).index_select(0, e.t_flat), self.num_nodes
+        )
+
+    def products(self, rows: Tensor, columns: Tensor) -> Tensor:
+        """``<rows[i], columns[p]>`` for every entry ``(i, p)``: ``V x D`` and ``P x D`` in."""
+        e = self.entries
+        pattern = _csr(e.ptr, e.cluster, rows.new_zeros(e.flat.numel()), self.num_clusters)
+        return torch.sparse.sampled_addmm(pattern, rows, columns.t(), beta=0.0).values()
+
+    def gradient(self, values: Tensor | None, dense: Tensor | None, dtype: torch.dtype) -> Tensor:
+        """``dS`` of the full width from values per entry and a ``V x K`` part."""
+        out = dense if dense is not None else torch.zeros_like(self.dense)
+        if values is not None:
+            flat = out.reshape(-1)
+            flat.index_add_(0, self.entries.flat, values)
+            out = flat.view(out.shape)
+        full = out.new_zeros(self.full_shape, dtype=dtype)
+        full[:, : self.K] = out
+        return full
+
+
+def _edge_features(F: Tensor | None, E: int, acc: torch.dtype, device: torch.device) -> Tensor:
+    """``[F, 1]``: the total weight is pooled as one more feature."""
+    ones = torch.ones(E, 1, dtype=acc, device=device)
+    return ones if F is None else torch.cat([F.to(acc), ones], 1)
+
+
+def _chunks(columns: int, elements: int) -> Iterator[slice]:
+    step = max(1, min(columns, CHUNK_ELEMENTS // max(1, elements)))
+    for start in range(0, columns, step):
+        yield slice(start, min(start + step, columns))
+
+
+def _outer(left: Tensor, right: Tensor) -> Tensor:
+    """``E x K`` and ``E x C`` to ``E x (K C)``."""
+    return (left[:, :, None] * right[:, None, :]).flatten(1)
+
+
+def coarsen_fwd(
+    S: Tensor,
+    X: Tensor,
+    F: Tensor | None,
+    w: Tensor | None,
+    plan: Plan,
+    coarse: CoarsePlan,
+    eps: float,
+) -> tuple[Tensor, Tensor, Tensor | None]:
+    """Pool nodes, edge weights and edge features (the formulas: :func:`tritonpool.coarsen`)."""
+    acc = accumulate_in(S, X, F, w)
+    A = _Assignment(S, plan, coarse, acc)
+    St = A.transposed()
+    Xc = (St @ X.to(acc)).to(X.dtype)
+
+    Z = _edge_features(F, plan.num_edges, acc, S.device)
+    if w is not None:
+        Z = Z * w.to(acc)[:, None]
+    Sv = A.dense.index_select(0, plan.dst)
+    slots = coarse.slots
+    N = Z.new_empty(slots.numel(), Z.shape[1])
+    for part in _chunks(Z.shape[1], Sv.numel()):
+        T = _gather_sum(plan.out_ptr, plan.out_edge, _outer(Sv, Z[:, part]))
+        rows = (St @ T).view(A.num_clusters * A.K, part.stop - part.start)
+        N[:, part] = rows.index_select(0, slots)
+    W = N[:, -1]
+    Fc = None if F is None else (N[:, :-1] / W.clamp(min=eps)[:, None]).to(F.dtype)
+    return Xc, W.to(weight_dtype(S, w), copy=True), Fc
+
+
+def _pair_gradient(
+    dW: Tensor | None, dFc: Tensor | None, W: Tensor, Fc: Tensor | None, eps: float, acc
+) -> Tensor:
+    """The gradient w.r.t. ``[N, W]`` of every pair, ``P x (C + 1)``; none through ``W <= eps``."""
+    C = 0 if Fc is None else Fc.shape[1]
+    D = torch.zeros(W.numel(), C + 1, dtype=acc, device=W.device)
+    if dFc is not None and C:
+        w = W.to(acc)
+        scaled = dFc.to(acc) * torch.where(w > eps, 1 / w, 0)[:, None]
+        D[:, :C] = scaled
+        D[:, C] = -(scaled * Fc.to(acc)).sum(1)
+    if dW is not None:
+        D[:, C] += dW.to(acc)
+    return D
+
+
+def coarsen_bwd(dXc, dW, dFc, S, X, F, w, W, Fc, plan, coarse, eps, needs):
+    """Gradients of :func:`coarsen_fwd` w.r.t. ``S``, ``X``, ``F`` and ``w``, where needed."""
+    need_S, need_X, need_F, need_w = needs
+    acc = accumulate_in(S, X, F, w)
+    A = _Assignment(S, plan, coarse, acc)
+    Sm = A.matrix()
+    dX = dS_entries = dS = dF = dw = None
+    if dXc is not None:
+        dXc = dXc.to(acc)
+        if need_X:
+            dX = (Sm @ dXc).to(X.dtype)
+        if need_S:
+            dS_entries = A.products(X.to(acc), dXc)
+    elif need_X:
+        dX = torch.zeros_like(X)
+
+    if dW is not None or dFc is not None:
+        Z1 = _edge_features(F, plan.num_edges, acc, S.device)
+        Z = Z1 if w is None else Z1 * w.to(acc)[:, None]
+        Sv = A.dense.index_select(0, plan.dst)
+        grad = _pair_gradient(dW, dFc, W, Fc, eps, acc)
+        dSv = torch.zeros_like(Sv)
+        dZ = torch.empty_like(Z)
+        for part in _chunks(Z.shape[1], Sv.numel()):
+            z = Z[:, part]
+            D = z.new_zeros(A.num_clusters * A.K, z.shape[1])
+            D = D.index_copy_(0, coarse.slots, grad[:, part])
+            D = D.view(A.num_clusters, A.K * z.shape[1])
+            if need_S:
+                T = _gather_sum(plan.out_ptr, plan.out_edge, _outer(Sv, z))
+                found = A.products(T, D)
+                dS_entries = found if dS_entries is None else dS_entries + found
+            dT = (Sm @ D).index_select(0, plan.src).view(plan.num_edges, A.K, z.shape[1])
+            if need_S:
+                dSv += torch.bmm(dT, z[:, :, None])[:, :, 0]
+            if need_F or need_w:
+                dZ[:, part] = torch.bmm(Sv[:, None, :], dT)[:, 0]
+        if need_S:
+            dS = _gather_sum(plan.in_ptr, plan.in_edge, dSv)
+        if need_w:
+            dw = (dZ * Z1).sum(1).to(w.dtype)
+        if need_F:
+            dF = dZ[:, :-1]
+            dF = (dF if w is None else dF * w.to(acc)[:, None]).to(F.dtype)
+    else:
+        dF = torch.zeros_like(F) if need_F else None
+        dw = torch.zeros_like(w) if need_w else None
+    if need_S:
+        dS = A.gradient(dS_entries, dS, S.dtype)
+    return dS, dX, dF, dw
+
+
+def lift_fwd(S: Tensor, Xc: Tensor, plan: Plan, coarse: CoarsePlan) -> Tensor:
+    """Bring cluster features back to the nodes (the formula: :func:`tritonpool.lift`)."""
+    acc = accumulate_in(S, Xc)
+    return (_Assignment(S, plan, coarse, acc).matrix() @ Xc.to(acc)).to(Xc.dtype)
+
+
+def lift_bwd(dY, S, Xc, plan, coarse, needs):
+    """Gradients of :func:`lift_fwd` w.r.t. ``S`` and ``Xc``, where needed."""
+    need_S, need_X = needs
+    acc = accumulate_in(S, Xc)
+    A = _Assignment(S, plan, coarse, acc)
+    dY = dY.to(acc)
+    dS = A.gradient(A.products(dY, Xc.to(acc)), None, S.dtype) if need_S else None
+    dX = (A.transposed() @ dY).to(Xc.dtype) if need_X else None
+    return dS, dX
+
+
+def _adjacency(w: Tensor | None, plan: Plan) -> tuple[Tensor, Tensor]:
+    """The weight of every edge, and of its node pair once parallel edges are added up."""
+    a = torch.ones_like(plan.src, dtype=torch.float64) if w is None else w.double()
+    if plan.parallel is None:
+        return a, a
+    ptr, order = plan.parallel_ptr, plan.out_edge
+    return a, _gather_sum(ptr, order, a[:, None])[plan.parallel, 0]
+
+
+def _agreement(A: _Assignment, plan: Plan) -> Tensor:
+    """``<S_u, S_v>`` of every edge."""
+    return (A.dense.index_select(0, plan.src) * A.dense.index_select(0, plan.dst)).sum(1)
+
+
+def losses_fwd(
+    S: Tensor, w: Tensor | None, plan: Plan, coarse: CoarsePlan
+) -> tuple[Tensor, Tensor]:
+    r"""Squared residual :math:`\|A_g - S_g S_g^\top\|_F^2` and entropy sum of every graph.
+
+    The residual is expanded, which never builds a ``V x V`` matrix, and computed in float64,
+    because the terms cancel near the optimum; what is left of rounding there is set to 0.
+    """
+    A = _Assignment(S, plan, coarse, torch.float64)
+    a, pair = _adjacency(w, plan)
+    agreement = _agreement(A, plan)
+    gram = (A.transposed() @ A.dense).square().sum(1)
+    gram = _segment_sum(coarse.plan.node_ptr, gram)
+    square = _segment_sum(plan.edge_ptr, a * pair)
+    r2 = square - 2 * _segment_sum(plan.edge_ptr, a * agreement) + gram
+    rounding = 16 * torch.finfo(torch.float64).eps
+    r2 = torch.where(r2 > rounding * (square + gram), r2, 0)
+    entropy = _segment_sum(plan.node_ptr, torch.special.entr(A.dense).sum(1))
+    dtype = weight_dtype(S, w)
+    return r2.to(dtype), entropy.to(dtype)
+
+
+def losses_bwd(dr2, dent, S, w, plan, coarse, needs):
+    """Gradients of :func:`losses_fwd` w.r.t. ``S`` and ``w``, where needed."""
+    need_S, need_w = needs
+    A = _Assignment(S, plan, coarse, torch.float64)
+    a, pair = _adjacency(w, plan)
+    dS = dw = None
+    if need_S:
+        out, into = plan.out_edge, plan.in_edge
+        gram = A.transposed() @ A.dense
+        grad = 4 * (A.matrix() @ gram)
+        grad -= 2 * (_csr(plan.out_ptr, plan.dst[out], a[out], plan.num_nodes) @ A.dense)
+        grad -= 2 * (_csr(plan.in_ptr, plan.src[into], a[into], plan.num_nodes) @ A.dense)
+        grad *= dr2.double()[plan.batch][:, None]
+        slope = torch.where(A.dense > 0, -(A.dense.log() + 1), 0)
+        grad += slope * dent.double()[plan.batch][:, None]
+        dS = A.gradient(None, grad, S.dtype)
+    if need_w:
+        agreement = _agreement(A, plan)
+        dw = (2 * (pair - agreement) * dr2.double()[plan.batch[plan.src]]).to(w.dtype)
+    return dS, dw
