@@ -25,7 +25,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-__all__ = ["Build", "Resources", "builds", "compile_build", "faults", "main"]
+__all__ = ["Build", "Resources", "builds", "changes", "compile_build", "faults", "main", "write"]
 
 # An sm_80 tile also serves 8.6, 8.9 and 12.0, which have less shared memory than the A100.
 SHARED_LIMIT = {"sm_80": 99 << 10, "sm_90": 227 << 10, "sm_100": 227 << 10, "gfx942": 64 << 10}
@@ -49,7 +49,7 @@ class Build:
     target: str
     signature: tuple[tuple[str, str], ...]
     constants: tuple[tuple[str, Any], ...]
-    warps: int
+    options: tuple[tuple[str, Any], ...]
 
     @property
     def name(self) -> str:
@@ -65,7 +65,7 @@ class Build:
         words.append(f"acc={values['ACC']}")
         words.append("x".join(f"{n}{values[n]}" for n in values if re.fullmatch("B[A-Z]", n)))
         words += [n.lower() for n, v in values.items() if v is True]
-        return " ".join(words + [f"w{self.warps}"])
+        return " ".join(words + [f"w{dict(self.options)['num_warps']}"])
 
 
 @dataclass(frozen=True)
@@ -76,7 +76,7 @@ class Resources:
     variant: str
     target: str
     registers: int
-    spills: int  # bytes stored and loaded; on AMD registers
+    spills: int  # bytes stored and loaded; on AMD vector registers
     shared: int  # bytes
 
 
@@ -127,7 +127,8 @@ def _as_build(call: Any, target: str) -> Build:
             continue
         kind = _TYPES[value.dtype] if isinstance(value, Tensor) else "i32"
         signature.append((parameter.name, kind))
-    return Build(call.kernel, target, tuple(signature), tuple(constants), call.options["num_warps"])
+    options = tuple(call.options.items())
+    return Build(call.kernel, target, tuple(signature), tuple(constants), options)
 
 
 def builds(targets: tuple[str, ...]) -> list[Build]:
@@ -166,6 +167,7 @@ def _number(pattern: str, text: str) -> int:
 def compile_build(build: Build) -> Resources:
     """Compile one variant and read its registers, spills and shared memory."""
     import triton
+    from triton import knobs
     from triton.backends.compiler import GPUTarget
 
     amd = build.target.startswith("gfx")
@@ -173,14 +175,16 @@ def compile_build(build: Build) -> Resources:
         target = GPUTarget("hip", build.target, 64)
     else:
         target = GPUTarget("cuda", int(build.target.removeprefix("sm_")), 32)
-    options = {"num_warps": build.warps, "num_stages": 1, "enable_fp_fusion": True}
+    options = dict(build.options)
     log = io.StringIO()
-    with contextlib.redirect_stdout(log):
+    with knobs.nvidia.scope(), knobs.compilation.scope(), contextlib.redirect_stdout(log):
+        knobs.compilation.always_compile = True  # a cached build says nothing
+        knobs.nvidia.dump_ptxas_log = True
         compiled = triton.compile(_source(build), target=target, options=options)
     if amd:
         text = compiled.asm["amdgcn"]
         registers = _number(r"\.vgpr_count:\s+(\d+)", text)
-        spills = _number(r"\.[vs]gpr_spill_count:\s+(\d+)", text)
+        spills = _number(r"\.vgpr_spill_count:\s+(\d+)", text)
     else:
         text = log.getvalue()
         registers = _number(r"Used (\d+) registers", text)
@@ -188,14 +192,6 @@ def compile_build(build: Build) -> Resources:
     return Resources(
         build.name, build.variant, build.target, registers, spills, compiled.metadata.shared
     )
-
-
-def _prepare() -> None:
-    """Always compile, and print what the assembler says; the shared cache stays as it is."""
-    from triton import knobs
-
-    knobs.nvidia.dump_ptxas_log = True
-    knobs.compilation.always_compile = True
 
 
 def faults(row: Resources) -> list[str]:
@@ -217,7 +213,7 @@ def compile_all(wanted: list[Build], jobs: int) -> Iterator[Resources]:
     context = multiprocessing.get_context("fork")
     with tempfile.TemporaryDirectory() as cache:
         os.environ["TRITON_CACHE_DIR"] = cache
-        with context.Pool(jobs, _prepare) as pool:
+        with context.Pool(jobs) as pool:
             yield from pool.imap(_compile_number, range(len(wanted)), chunksize=4)
 
 
@@ -228,14 +224,15 @@ def _compile_number(i: int) -> Resources:
     return compile_build(_wanted[i])
 
 
-def _write(path: Path, rows: list[Resources]) -> None:
+def write(path: Path, rows: list[Resources]) -> None:
+    """Store the table as CSV."""
     with path.open("w", newline="") as file:
         writer = csv.DictWriter(file, list(asdict(rows[0])), lineterminator="\n")
         writer.writeheader()
         writer.writerows(asdict(row) for row in rows)
 
 
-def _missing(path: Path, rows: list[Resources]) -> list[str]:
+def changes(path: Path, rows: list[Resources]) -> list[str]:
     """Builds that the table at ``path`` has and ``rows`` lack, or the other way round."""
     with path.open(newline="") as file:
         known = {(r["kernel"], r["variant"], r["target"]) for r in csv.DictReader(file)}
@@ -250,6 +247,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.resources", description=__doc__)
     parser.add_argument("--target", action="append", help="compile for this target only")
     parser.add_argument("--kernel", default="", help="compile kernels with this in their name only")
+    parser.add_argument("--one", action="store_true", help="only the fullest variant of a kernel")
     parser.add_argument("--write", type=Path, metavar="PATH", help="store the table as CSV")
     parser.add_argument("--check", type=Path, metavar="PATH", help="fail if builds differ")
     parser.add_argument("--jobs", type=int, default=min(os.cpu_count() or 1, 8))
@@ -257,6 +255,9 @@ def main(arguments: list[str] | None = None) -> int:
     from tritonpool.kernels.tiles import TARGETS
 
     wanted = [b for b in builds(tuple(args.target or TARGETS)) if args.kernel in b.name]
+    if args.one:
+        fullest = sorted(wanted, key=lambda b: sum(value is True for _, value in b.constants))
+        wanted = list({(b.name, b.target): b for b in fullest}.values())
     rows, bad = [], []
     for row in compile_all(wanted, args.jobs):
         rows.append(row)
@@ -268,9 +269,9 @@ def main(arguments: list[str] | None = None) -> int:
             flush=True,
         )
     if args.write:
-        _write(args.write, rows)
+        write(args.write, rows)
     if args.check:
-        bad += _missing(args.check, rows)
+        bad += changes(args.check, rows)
     print(f"{len(rows)} builds, {len(bad)} faults")
     print("\n".join(bad))
     return 1 if bad else 0

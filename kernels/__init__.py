@@ -3,9 +3,11 @@
 The same six functions as :mod:`tritonpool.reference` and :mod:`tritonpool.sparse`.
 """
 
-from .losses import losses_bwd, losses_fwd
-from .ops import coarsen_bwd, coarsen_fwd
-from .pool import lift_bwd, lift_fwd
+from .backward import coarsen_bwd, lift_bwd
+from .coarsen import coarsen_fwd
+from .losses import losses_fwd
+from .losses_grad import losses_bwd
+from .pool import lift_fwd
 
 __all__ = [
     "coarsen_bwd",

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from .tiles import Tile
 
-__all__ = ["Launch", "launch", "ready", "recording", "target_of"]
+__all__ = ["Launch", "even_rows", "launch", "ready", "recording", "target_of"]
 
 INTERPRETER = "interpret"
 
@@ -61,9 +61,16 @@ def ready(tensor: Tensor | None) -> Tensor | None:
     return tensor if tensor.data_ptr() % 16 == 0 else tensor.clone()
 
 
+def even_rows(K: int, D: int) -> dict[str, bool]:
+    """Which rows of ``S`` and of features can be loaded several numbers at once."""
+    return {"EVEN_K": K % 16 == 0, "EVEN_D": D % 4 == 0}
+
+
 def launch(kernel: Any, grid: tuple[int, ...], tile: Tile, **arguments: Any) -> None:
     """Start ``kernel`` on the device of its tensors; a grid without programs starts nothing."""
     options = {"num_warps": tile.warps, "num_stages": 1, "enable_fp_fusion": True}
+    if tile.registers:
+        options["maxnreg"] = tile.registers
     arguments |= {"PRECISION": tile.precision} if "PRECISION" in kernel.arg_names else {}
     arguments |= {name: size for name, size in tile.blocks.items() if name in kernel.arg_names}
     if (recorder := _recorder.get()) is not None:

@@ -1,4 +1,4 @@
-"""The squared link residual and the entropy of every graph, and their gradients."""
+"""The squared link residual and the entropy of every graph."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from tritonpool.dtypes import accumulate_in, weight_dtype
 from tritonpool.plan import CoarsePlan, Plan
 
 from .launch import launch, ready, target_of
-from .precision import TRITON, convert, dot
+from .precision import TRITON, convert, dot, dot_exact
 from .tiles import tile_for
-from .work import edge_tiles, node_tiles
+from .work import node_tiles
 
-__all__ = ["losses_bwd", "losses_fwd"]
+__all__ = ["losses_fwd"]
 
-_PLAN = (
+UNALIGNED = (
     "items_ptr", "node_ptr", "edge_ptr", "cluster_ptr", "out_ptr", "out_edge_ptr", "in_ptr",
     "in_edge_ptr", "src_ptr", "dst_ptr", "w_ptr", "dr2_ptr", "dent_ptr",
 )  # fmt: skip
@@ -44,7 +44,7 @@ def add_adjacency(
             w = valid.to(ACC)
         rows = tl.where(row[None, :] == local[:, None], w[None, :], 0.0)  # [BV, BE]
         columns = (column[:, None] == local[None, :]).to(ACC)  # [BE, BV]
-        acc = dot(rows, columns, acc, PRECISION)
+        acc = dot_exact(rows, columns, acc, HAS_W, PRECISION)
     return acc
 
 
@@ -70,7 +70,7 @@ def agreement(
     return acc
 
 
-@triton.jit(do_not_specialize=("K",), do_not_specialize_on_alignment=_PLAN)
+@triton.jit(do_not_specialize=("K",), do_not_specialize_on_alignment=UNALIGNED)
 def losses_fwd_kernel(
     items_ptr,  # [T, 3] graph, first node, 0
     node_ptr,  # [G + 1] first node of each graph
@@ -92,7 +92,8 @@ def losses_fwd_kernel(
     BK: tl.constexpr,
     BE: tl.constexpr,
 ):
-    """``square[i] = sum_j (A[i, j] - <S[i], S[j]>)^2``, ``entropy[i] = -sum_p S[i, p] log S[i, p]``.
+    """``square[i] = sum_j (A[i, j] - <S[i], S[j]>)^2``,
+    ``entropy[i] = -sum_p S[i, p] log S[i, p]``.
 
     A program owns BV nodes of one graph. It forms the residual block by block: expanding the
     square instead would cancel near the optimum.
@@ -128,7 +129,7 @@ def losses_fwd_kernel(
     tl.store(entropy_ptr + first + i, entropy, i < n)
 
 
-@triton.jit(do_not_specialize_on_alignment=_PLAN)
+@triton.jit(do_not_specialize_on_alignment=UNALIGNED)
 def losses_total_kernel(
     node_ptr,  # [G + 1] first node of each graph
     square_ptr,  # [V]
@@ -152,129 +153,10 @@ def losses_total_kernel(
     tl.store(ent_ptr + g, tl.sum(entropy, 0))
 
 
-@triton.jit(do_not_specialize=("K",), do_not_specialize_on_alignment=_PLAN)
-def losses_bwd_kernel(
-    items_ptr,  # [T, 3] graph, first node, 0
-    node_ptr,  # [G + 1] first node of each graph
-    cluster_ptr,  # [G + 1] first cluster of each graph
-    out_ptr,  # [V + 1] each node's part of out_edge
-    out_edge_ptr,  # [E] edges by source
-    in_ptr,  # [V + 1] each node's part of in_edge
-    in_edge_ptr,  # [E] edges by target
-    src_ptr,  # [E]
-    dst_ptr,  # [E]
-    w_ptr,  # [E]
-    S_ptr,  # [V, K]
-    dr2_ptr,  # [G]
-    dent_ptr,  # [G]
-    dS_ptr,  # [V, K]
-    K,
-    HAS_W: tl.constexpr,
-    EVEN_K: tl.constexpr,
-    ACC: tl.constexpr,
-    PRECISION: tl.constexpr,
-    BV: tl.constexpr,
-    BK: tl.constexpr,
-    BE: tl.constexpr,
-):
-    """``dS = 2 dr2 (2 S S^T - A - A^T) S - dent (log S + 1)``, the last term 0 where ``S = 0``.
-
-    A program owns BV nodes of one graph and BK clusters.
-    """
-    item = items_ptr + tl.program_id(0).to(tl.int64) * 3
-    g = tl.load(item)
-    i0 = tl.load(item + 1).to(tl.int32)
-    p = tl.program_id(1) * BK + tl.arange(0, BK)
-    if EVEN_K:
-        K = tl.multiple_of(K, 16)
-    first = tl.load(node_ptr + g)
-    n = (tl.load(node_ptr + g + 1) - first).to(tl.int32)
-    c = (tl.load(cluster_ptr + g + 1) - tl.load(cluster_ptr + g)).to(tl.int32)
-    S_ptr += first * K
-    i = i0 + tl.arange(0, BV)
-    last = first + tl.minimum(i0 + BV, n)
-    out_start, out_stop = tl.load(out_ptr + first + i0), tl.load(out_ptr + last)
-    in_start, in_stop = tl.load(in_ptr + first + i0), tl.load(in_ptr + last)
-
-    acc = tl.zeros((BV, BK), ACC)
-    for j0 in tl.range(0, n, BV, num_stages=1):
-        j = j0 + tl.arange(0, BV)
-        residual = -2.0 * agreement(S_ptr, i, j, n, c, K, ACC, PRECISION, BV, BK)
-        residual = add_adjacency(
-            residual, out_edge_ptr, out_start, out_stop, src_ptr, dst_ptr, w_ptr, first + i0,
-            first + j0, HAS_W, ACC, PRECISION, BV, BE,
-        )  # fmt: skip
-        residual = add_adjacency(
-            residual, in_edge_ptr, in_start, in_stop, dst_ptr, src_ptr, w_ptr, first + i0,
-            first + j0, HAS_W, ACC, PRECISION, BV, BE,
-        )  # fmt: skip
-        acc = dot(residual, load_tile(S_ptr, j, n, p, K, ACC), acc, PRECISION)
-
-    s = load_tile(S_ptr, i, n, p, K, ACC)
-    slope = tl.where(s == 0.0, 0.0, tl.log(tl.where(s == 0.0, 1.0, s)) + 1.0)
-    grad = (
-        -2.0 * convert(tl.load(dr2_ptr + g), ACC) * acc
-        - convert(tl.load(dent_ptr + g), ACC) * slope
-    )
-    grad = tl.where((p < c)[None, :], grad, 0.0)
-    ds_ptr = dS_ptr + first * K + i[:, None] * K + p[None, :]
-    tl.store(ds_ptr, convert(grad, dS_ptr.dtype.element_ty), (i < n)[:, None] & (p < K)[None, :])
-
-
-@triton.jit(do_not_specialize=("K",), do_not_specialize_on_alignment=_PLAN)
-def losses_weight_grad_kernel(
-    items_ptr,  # [T, 3] graph, first edge, 0
-    node_ptr,  # [G + 1] first node of each graph
-    edge_ptr,  # [G + 1] first edge of each graph
-    cluster_ptr,  # [G + 1] first cluster of each graph
-    out_ptr,  # [V + 1] each node's part of out_edge
-    out_edge_ptr,  # [E] edges by source
-    src_ptr,  # [E]
-    dst_ptr,  # [E]
-    w_ptr,  # [E]
-    S_ptr,  # [V, K]
-    dr2_ptr,  # [G]
-    dw_ptr,  # [E]
-    K,
-    EVEN_K: tl.constexpr,
-    ACC: tl.constexpr,
-    BE: tl.constexpr,
-    BK: tl.constexpr,
-):
-    """``dw[e] = 2 dr2 (A[u, v] - <S[u], S[v]>)``; a program owns BE edges of one graph."""
-    item = items_ptr + tl.program_id(0).to(tl.int64) * 3
-    g = tl.load(item)
-    if EVEN_K:
-        K = tl.multiple_of(K, 16)
-    first = tl.load(node_ptr + g)
-    first_edge = tl.load(edge_ptr + g)
-    m = (tl.load(edge_ptr + g + 1) - first_edge).to(tl.int32)
-    c = (tl.load(cluster_ptr + g + 1) - tl.load(cluster_ptr + g)).to(tl.int32)
-    e = tl.load(item + 1).to(tl.int32) + tl.arange(0, BE)
-    valid = e < m
-    u = tl.load(src_ptr + first_edge + e, valid, first)
-    v = tl.load(dst_ptr + first_edge + e, valid, first)
-
-    pair = tl.zeros((BE,), ACC)
-    start, stop = tl.load(out_ptr + u), tl.load(out_ptr + u + 1)
-    for slot in tl.range(0, tl.max((stop - start).to(tl.int32), 0), num_stages=1):
-        has = start + slot < stop
-        other = tl.load(out_edge_ptr + start + slot, has, 0)
-        same = has & (tl.load(dst_ptr + other, has, -1) == v)
-        pair += convert(tl.load(w_ptr + other, same, 0.0), ACC)
-    shared = tl.zeros((BE,), ACC)
-    for k0 in tl.range(0, c, BK, num_stages=1):
-        p = k0 + tl.arange(0, BK)
-        mask = valid[:, None] & (p < K)[None, :]
-        su = convert(tl.load(S_ptr + u[:, None] * K + p[None, :], mask, 0.0), ACC)
-        sv = convert(tl.load(S_ptr + v[:, None] * K + p[None, :], mask, 0.0), ACC)
-        shared += tl.sum(su * sv, 1)
-    dw = 2.0 * convert(tl.load(dr2_ptr + g), ACC) * (pair - shared)
-    tl.store(dw_ptr + first_edge + e, convert(dw, dw_ptr.dtype.element_ty), valid)
-
-
-def _common(S: Tensor, w: Tensor | None, plan: Plan, coarse: CoarsePlan, acc: torch.dtype) -> dict:
-    """The arguments that the three kernels share."""
+def loss_arguments(
+    S: Tensor, w: Tensor | None, plan: Plan, coarse: CoarsePlan, acc: torch.dtype
+) -> dict:
+    """The arguments that the kernels of the losses share."""
     return {
         "node_ptr": plan.node_ptr,
         "cluster_ptr": coarse.plan.node_ptr,
@@ -307,7 +189,7 @@ def losses_fwd(
         square_ptr=square,
         entropy_ptr=entropy,
         HAS_W=w is not None,
-        **_common(S, w, plan, coarse, acc),
+        **loss_arguments(S, w, plan, coarse, acc),
     )
     r2, ent = S.new_empty(2, plan.num_graphs, dtype=weight_dtype(S, w))
     launch(
@@ -322,51 +204,3 @@ def losses_fwd(
         ACC=TRITON[acc],
     )
     return r2, ent
-
-
-def losses_bwd(
-    dr2: Tensor,
-    dent: Tensor,
-    S: Tensor,
-    w: Tensor | None,
-    plan: Plan,
-    coarse: CoarsePlan,
-    needs: tuple[bool, bool],
-) -> tuple[Tensor | None, Tensor | None]:
-    """Gradients of :func:`losses_fwd` w.r.t. ``S`` and ``w``, where needed."""
-    acc = accumulate_in(S, w)
-    S, w, dr2, dent = map(ready, (S, w, dr2, dent))
-    common = _common(S, w, plan, coarse, acc)
-    dS = dw = None
-    if needs[0]:
-        dS = torch.empty_like(S)
-        tile = tile_for("losses_bwd", acc, target_of(S))
-        items = node_tiles(plan, coarse, tile.blocks["BV"])
-        launch(
-            losses_bwd_kernel,
-            (items.shape[0], triton.cdiv(S.shape[1], tile.blocks["BK"])),
-            tile,
-            items_ptr=items,
-            in_ptr=plan.in_ptr,
-            in_edge_ptr=plan.in_edge,
-            dr2_ptr=dr2,
-            dent_ptr=dent,
-            dS_ptr=dS,
-            HAS_W=w is not None,
-            **common,
-        )
-    if needs[1]:
-        dw = torch.empty_like(w)
-        tile = tile_for("losses_weight_grad", acc, target_of(S))
-        items = edge_tiles(plan, coarse, tile.blocks["BE"])
-        launch(
-            losses_weight_grad_kernel,
-            (items.shape[0],),
-            tile,
-            items_ptr=items,
-            edge_ptr=plan.edge_ptr,
-            dr2_ptr=dr2,
-            dw_ptr=dw,
-            **common,
-        )
-    return dS, dw

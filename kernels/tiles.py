@@ -22,6 +22,7 @@ class Tile:
     blocks: dict[str, int]  # BP x BQ pairs, BE edges, BV nodes, BK clusters, BC or BD features
     warps: int
     precision: str  # "x3" or "ieee", see precision.py
+    registers: int | None = None  # how many a thread may have; None: as the compiler likes
 
 
 def nearest_target(target: str) -> str:
@@ -51,7 +52,7 @@ def _single(kernel: str, C: int, target: str) -> tuple[dict[str, int], int]:
     if kernel == "coarsen_bwd_assignment":
         if C < 16:
             return dict(BP=4, BQ=16, BC=16, BE=64), 4
-        return dict(BP=4, BQ=8, BC=32, BE=64), 4
+        return dict(BP=4, BQ=8, BC=16 if target == "sm_80" else 32, BE=64), 4
     if kernel == "coarsen_bwd_features":
         if C < 16:
             return dict(BP=4, BQ=16, BC=16, BE=64), 4
@@ -68,7 +69,7 @@ def _single(kernel: str, C: int, target: str) -> tuple[dict[str, int], int]:
     }[kernel]
 
 
-def _double(kernel: str, C: int, target: str) -> tuple[dict[str, int], int]:
+def _double(kernel: str) -> tuple[dict[str, int], int]:
     """Sizes and warps where sums are formed in float64."""
     if kernel == "coarsen_fwd":
         return dict(BP=4, BQ=8, BC=16, BE=16), 4
@@ -84,6 +85,18 @@ def _double(kernel: str, C: int, target: str) -> tuple[dict[str, int], int]:
         "losses_bwd": (dict(BV=16, BK=16, BE=16), 4),
         "losses_weight_grad": (dict(BE=32, BK=16), 4),
     }[kernel]
+
+
+def _registers(kernel: str, accumulate: torch.dtype, target: str) -> int | None:
+    """NVIDIA's assembler sometimes spills to fit one more program on a multiprocessor. Where it
+    was seen to, it is told that a thread may have all 255 registers."""
+    if target.startswith("gfx"):
+        return None
+    backward = kernel == "node_grad" or "bwd" in kernel
+    seen = {("node_grad", "sm_80"), ("coarsen_bwd_features", "sm_100")}
+    if kernel == "losses_bwd" or (kernel, target) in seen:
+        return 255
+    return 255 if backward and accumulate == torch.float64 else None
 
 
 def tile_for(kernel: str, accumulate: torch.dtype, target: str, C: int = 0) -> Tile:
@@ -107,7 +120,9 @@ def tile_for(kernel: str, accumulate: torch.dtype, target: str, C: int = 0) -> T
     """
     target = nearest_target(target)
     if accumulate == torch.float64:
-        blocks, warps = _double(kernel, C, target)
-        return Tile(blocks, warps, "ieee")
-    blocks, warps = _single(kernel, C, target)
-    return Tile(blocks, warps, "ieee" if target.startswith("gfx") else "x3")
+        blocks, warps = _double(kernel)
+        precision = "ieee"
+    else:
+        blocks, warps = _single(kernel, C, target)
+        precision = "ieee" if target.startswith("gfx") else "x3"
+    return Tile(blocks, warps, precision, _registers(kernel, accumulate, target))

@@ -394,7 +394,10 @@ def test_launches_are_constant_in_the_number_of_graphs():
     assert [c.kernel.__name__ for c in few] == [c.kernel.__name__ for c in many]
     assert len(few) == 14
     constants = [
-        [{k: v for k, v in c.arguments.items() if k.isupper()} | c.options for c in calls]
+        [
+            {k: v for k, v in c.arguments.items() if k.isupper() and k != "E"} | c.options
+            for c in calls
+        ]
         for calls in (few, many)
     ]
     assert constants[0] == constants[1]
@@ -411,7 +414,6 @@ def test_launchers_never_wait_for_the_device():
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
 def test_gpu_equals_the_dense_definition(dtype):
     case = Case(SIZES, EDGES, COUNTS[20], 20, 14, 37, True, True, dtype)
-    given, slopes, found = [None], None, None
     expected_out = dense_coarsen(case, *(leaves := case.leaves()))
     given = [torch.randn_like(t).to(case.X.dtype) for t in expected_out]
     expected = (*expected_out, *gradients(expected_out, leaves, given))
@@ -424,5 +426,5 @@ def test_gpu_equals_the_dense_definition(dtype):
         for _ in range(2)
     ]
     assert all(torch.equal(a, b) for a, b in zip(*runs, strict=True))
-    found, slopes = [t.cpu() for t in runs[0][:7]], None
+    found = [t.cpu() for t in runs[0][:7]]
     assert_close(found, expected, ("X'", "W", "F'", "dS", "dX", "dF", "dw"))

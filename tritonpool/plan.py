@@ -44,6 +44,10 @@ def cluster_counts(nodes: Tensor, max_clusters: int, ratio: float) -> Tensor:
     return torch.where(nodes > 0, wanted, 0)
 
 
+# A plan made during validation may be used in training later, where inference tensors are refused.
+_outside_inference = torch.inference_mode(False)
+
+
 def _move(tensors: list[Tensor | None], device: torch.device) -> list[Tensor | None]:
     """Copy int64 tensors to ``device`` as one packed buffer: one transfer instead of ten."""
     present = [t for t in tensors if t is not None]
@@ -95,6 +99,7 @@ class Plan:
         return self.src.device
 
     @classmethod
+    @_outside_inference
     def build(cls, batch: Tensor | None, edge_index: Tensor, num_nodes: int, num_graphs: int):
         """Make the plan from CPU tensors (``V`` and ``2 x E``), checking every value on the way.
 
@@ -168,6 +173,7 @@ class Plan:
             parallel_ptr=parallel_ptr,
         )
 
+    @_outside_inference
     def to(self, device: torch.device | str) -> Plan:
         """This plan on ``device``, coarse plans made so far included; counts stay on the host."""
         device = torch.empty(0, device=device).device  # "cuda" with its index
@@ -180,6 +186,7 @@ class Plan:
             plan._coarse[key] = coarse.to(device)
         return plan
 
+    @_outside_inference
     def coarse(self, clusters: Tensor, drop_self_loops: bool) -> CoarsePlan:
         """The plan of the coarse graph, for ``clusters`` (a CPU tensor of shape ``G``); cached."""
         key = (tuple(clusters.tolist()), drop_self_loops)
@@ -259,16 +266,19 @@ class CoarsePlan:
         return CoarsePlan(self.clusters, self.drop_self_loops, counts, rev, self.plan.to(device))
 
     @cached_property
+    @_outside_inference
     def edge_index(self) -> Tensor:
         """The pairs as a tensor of shape ``2 x pairs``."""
         return torch.stack([self.plan.src, self.plan.dst])
 
     @cached_property
+    @_outside_inference
     def slots(self) -> Tensor:
         """Where each pair stands in a tensor of ``P x max_clusters`` rows and columns."""
         first = self.plan.node_ptr[self.plan.batch[self.plan.src]]
         return self.plan.src * self.max_clusters + self.plan.dst - first
 
+    @_outside_inference
     def entries(self, fine: Plan) -> Entries:
         """Where a block-diagonal assignment of ``fine``'s nodes has its entries; cached."""
         if "entries" not in self._items:
@@ -292,6 +302,7 @@ class CoarsePlan:
             self._items["entries"] = Entries(*_move(made, self.rev.device))
         return self._items["entries"]
 
+    @_outside_inference
     def tiles(self, block_p: int, block_q: int) -> Tensor:
         """Work items ``(graph, first p, first q)`` of shape ``T x 3``, the same for every batch
         that holds the graph: block sizes never come from the batch. Cached."""

@@ -52,5 +52,4 @@ def graph_to_pyg(graph: Graph) -> Batch:
         batch=batch,
         ptr=graph.plan.node_ptr,
     )
-    data._num_graphs = graph.num_graphs
     return data

@@ -9,19 +9,16 @@ nodes. With the edges' out-incidence (``V x E``), pooling is two products,
 about half the work of summing over edges and pairs at once. The backward is our own: torch's
 backward of a CSR product builds a dense ``V x V`` matrix for the gradient of its values. Nothing
 but inputs and outputs is kept for it; ``T`` is made again.
-
-Sums run over CSR rows and not by ``index_add``, so repeated runs agree bitwise on a GPU too.
 """
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterator
-from functools import cache
 
 import torch
 from torch import Tensor
 
+from tritonpool.csr import csr_matrix, gather_sum, segment_sum
 from tritonpool.dtypes import accumulate_in, weight_dtype
 from tritonpool.plan import CoarsePlan, Plan
 
@@ -34,36 +31,9 @@ __all__ = [
     "losses_fwd",
 ]
 
-# The largest temporary, in elements (2 MB in float32: it stays in a CPU's cache). Wider bond features
-# are pooled a few columns at a time.
+# The largest temporary, in elements (2 MB in float32: it stays in a CPU's cache). Wider bond
+# features are pooled a few columns at a time.
 CHUNK_ELEMENTS = 1 << 19
-
-
-@cache
-def _hush() -> None:
-    """Spend torch's one-time beta warning on CSR tensors, which users can do nothing about."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        zero = torch.zeros(2, dtype=torch.int64)
-        torch.sparse_csr_tensor(zero, zero[:0], torch.zeros(0), (1, 1))
-
-
-def _csr(ptr: Tensor, col: Tensor, values: Tensor, columns: int) -> Tensor:
-    _hush()
-    size = (ptr.numel() - 1, columns)
-    return torch.sparse_csr_tensor(ptr, col, values, size, check_invariants=False)
-
-
-def _gather_sum(ptr: Tensor, index: Tensor, rows: Tensor) -> Tensor:
-    """Sum ``rows[index[ptr[i]:ptr[i + 1]]]`` for every ``i``."""
-    ones = rows.new_ones(index.numel())
-    return _csr(ptr, index, ones, rows.shape[0]) @ rows
-
-
-def _segment_sum(ptr: Tensor, rows: Tensor) -> Tensor:
-    """Sum the contiguous rows ``ptr[i]`` to ``ptr[i + 1]`` of a vector for every ``i``."""
-    index = torch.arange(rows.numel(), device=rows.device)
-    return _gather_sum(ptr, index, rows[:, None])[:, 0]
 
 
 class _Assignment:
@@ -78,20 +48,20 @@ class _Assignment:
 
     def matrix(self) -> Tensor:
         e = self.entries
-        return _csr(
+        return csr_matrix(
             e.ptr, e.cluster, self.dense.view(-1).index_select(0, e.flat), self.num_clusters
         )
 
     def transposed(self) -> Tensor:
         e = self.entries
-        return _csr(
+        return csr_matrix(
             e.t_ptr, e.t_node, self.dense.view(-1).index_select(0, e.t_flat), self.num_nodes
         )
 
     def products(self, rows: Tensor, columns: Tensor) -> Tensor:
         """``<rows[i], columns[p]>`` for every entry ``(i, p)``: ``V x D`` and ``P x D`` in."""
         e = self.entries
-        pattern = _csr(e.ptr, e.cluster, rows.new_zeros(e.flat.numel()), self.num_clusters)
+        pattern = csr_matrix(e.ptr, e.cluster, rows.new_zeros(e.flat.numel()), self.num_clusters)
         return torch.sparse.sampled_addmm(pattern, rows, columns.t(), beta=0.0).values()
 
     def gradient(self, values: Tensor | None, dense: Tensor | None, dtype: torch.dtype) -> Tensor:
@@ -145,7 +115,7 @@ def coarsen_fwd(
     slots = coarse.slots
     N = Z.new_empty(slots.numel(), Z.shape[1])
     for part in _chunks(Z.shape[1], Sv.numel()):
-        T = _gather_sum(plan.out_ptr, plan.out_edge, _outer(Sv, Z[:, part]))
+        T = gather_sum(plan.out_ptr, plan.out_edge, _outer(Sv, Z[:, part]))
         rows = (St @ T).view(A.num_clusters * A.K, part.stop - part.start)
         N[:, part] = rows.index_select(0, slots)
     W = N[:, -1]
@@ -198,7 +168,7 @@ def coarsen_bwd(dXc, dW, dFc, S, X, F, w, W, Fc, plan, coarse, eps, needs):
             D = D.index_copy_(0, coarse.slots, grad[:, part])
             D = D.view(A.num_clusters, A.K * z.shape[1])
             if need_S:
-                T = _gather_sum(plan.out_ptr, plan.out_edge, _outer(Sv, z))
+                T = gather_sum(plan.out_ptr, plan.out_edge, _outer(Sv, z))
                 found = A.products(T, D)
                 dS_entries = found if dS_entries is None else dS_entries + found
             dT = (Sm @ D).index_select(0, plan.src).view(plan.num_edges, A.K, z.shape[1])
@@ -207,7 +177,7 @@ def coarsen_bwd(dXc, dW, dFc, S, X, F, w, W, Fc, plan, coarse, eps, needs):
             if need_F or need_w:
                 dZ[:, part] = torch.bmm(Sv[:, None, :], dT)[:, 0]
         if need_S:
-            dS = _gather_sum(plan.in_ptr, plan.in_edge, dSv)
+            dS = gather_sum(plan.in_ptr, plan.in_edge, dSv)
         if need_w:
             dw = (dZ * Z1).sum(1).to(w.dtype)
         if need_F:
@@ -244,7 +214,7 @@ def _adjacency(w: Tensor | None, plan: Plan) -> tuple[Tensor, Tensor]:
     if plan.parallel is None:
         return a, a
     ptr, order = plan.parallel_ptr, plan.out_edge
-    return a, _gather_sum(ptr, order, a[:, None])[plan.parallel, 0]
+    return a, gather_sum(ptr, order, a[:, None])[plan.parallel, 0]
 
 
 def _agreement(A: _Assignment, plan: Plan) -> Tensor:
@@ -264,12 +234,12 @@ def losses_fwd(
     a, pair = _adjacency(w, plan)
     agreement = _agreement(A, plan)
     gram = (A.transposed() @ A.dense).square().sum(1)
-    gram = _segment_sum(coarse.plan.node_ptr, gram)
-    square = _segment_sum(plan.edge_ptr, a * pair)
-    r2 = square - 2 * _segment_sum(plan.edge_ptr, a * agreement) + gram
+    gram = segment_sum(coarse.plan.node_ptr, gram)
+    square = segment_sum(plan.edge_ptr, a * pair)
+    r2 = square - 2 * segment_sum(plan.edge_ptr, a * agreement) + gram
     rounding = 16 * torch.finfo(torch.float64).eps
     r2 = torch.where(r2 > rounding * (square + gram), r2, 0)
-    entropy = _segment_sum(plan.node_ptr, torch.special.entr(A.dense).sum(1))
+    entropy = segment_sum(plan.node_ptr, torch.special.entr(A.dense).sum(1))
     dtype = weight_dtype(S, w)
     return r2.to(dtype), entropy.to(dtype)
 
@@ -284,8 +254,8 @@ def losses_bwd(dr2, dent, S, w, plan, coarse, needs):
         out, into = plan.out_edge, plan.in_edge
         gram = A.transposed() @ A.dense
         grad = 4 * (A.matrix() @ gram)
-        grad -= 2 * (_csr(plan.out_ptr, plan.dst[out], a[out], plan.num_nodes) @ A.dense)
-        grad -= 2 * (_csr(plan.in_ptr, plan.src[into], a[into], plan.num_nodes) @ A.dense)
+        grad -= 2 * (csr_matrix(plan.out_ptr, plan.dst[out], a[out], plan.num_nodes) @ A.dense)
+        grad -= 2 * (csr_matrix(plan.in_ptr, plan.src[into], a[into], plan.num_nodes) @ A.dense)
         grad *= dr2.double()[plan.batch][:, None]
         slope = torch.where(A.dense > 0, -(A.dense.log() + 1), 0)
         grad += slope * dent.double()[plan.batch][:, None]

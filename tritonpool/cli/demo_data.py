@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
 from pathlib import Path
 
+from tritonpool.cli.ranges import whole_number
 from tritonpool.demo.sequences import DEFAULT_SIZES, SIZE_LIMITS
 
 
@@ -14,13 +14,13 @@ def add_args(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
     parser.add_argument(
         "-n",
         "--number",
-        type=_whole_number(1),
+        type=whole_number(1),
         default=2000,
         help="how many oligomers (default: %(default)s)",
     )
     parser.add_argument(
         "--seed",
-        type=_whole_number(0),
+        type=whole_number(0),
         default=0,
         help="the same seed gives the same file (default: %(default)s)",
     )
@@ -29,13 +29,13 @@ def add_args(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--min-atoms",
-        type=_whole_number(*SIZE_LIMITS),
+        type=whole_number(*SIZE_LIMITS),
         default=DEFAULT_SIZES[0],
         help="fewest heavy atoms of an oligomer (default: %(default)s)",
     )
     parser.add_argument(
         "--max-atoms",
-        type=_whole_number(*SIZE_LIMITS),
+        type=whole_number(*SIZE_LIMITS),
         default=DEFAULT_SIZES[1],
         help="most heavy atoms of an oligomer (default: %(default)s)",
     )
@@ -72,19 +72,3 @@ def run(args: argparse.Namespace) -> None:
 
     write_csv(generate(args.number, args.seed, args.min_atoms, args.max_atoms), args.output)
     print(f"Wrote {args.number} oligomers to {args.output}.")
-
-
-def _whole_number(least: int, most: int | None = None) -> Callable[[str], int]:
-    """Reader of a whole number within limits, for argparse."""
-    limits = f"at least {least}" if most is None else f"from {least} to {most}"
-
-    def read(text: str) -> int:
-        try:
-            number = int(text)
-        except ValueError:
-            number = None
-        if number is None or number < least or (most is not None and number > most):
-            raise argparse.ArgumentTypeError(f"must be a whole number {limits}, got {text!r}")
-        return number
-
-    return read

@@ -1,4 +1,4 @@
-"""The pooling of edges: which kernels run, in which order, on which tiles."""
+"""The gradients of ``coarsen_fwd`` and ``lift_fwd``: which kernels run, and in which order."""
 
 from __future__ import annotations
 
@@ -6,91 +6,23 @@ import torch
 import triton
 from torch import Tensor
 
-from tritonpool.dtypes import accumulate_in, weight_dtype
+from tritonpool.dtypes import accumulate_in
 from tritonpool.plan import CoarsePlan, Plan
 
-from .coarsen import (
+from .coarsen import edge_arguments, is_wide
+from .coarsen_grad import (
     coarsen_bwd_assignment_kernel,
     coarsen_bwd_features_kernel,
-    coarsen_fwd_kernel,
     weight_grad_kernel,
 )
 from .launch import launch, ready, target_of
-from .pool import lift, node_grad, pool
+from .node_grad import node_grad
+from .pool import lift, pool
 from .precision import TRITON
-from .tiles import Tile, tile_for
-from .work import edge_pair_tiles, edge_tiles, pair_tiles
+from .tiles import tile_for
+from .work import edge_pair_tiles, edge_tiles
 
-__all__ = ["coarsen_bwd", "coarsen_fwd"]
-
-
-def _wide(C: int, tile: Tile) -> bool:
-    """Whether the features need every column of a block; if not, a free one takes the weight."""
-    return tile.blocks["BC"] <= C
-
-
-def _common(
-    S: Tensor,
-    C: int,
-    w: Tensor | None,
-    plan: Plan,
-    coarse: CoarsePlan,
-    acc: torch.dtype,
-    tile: Tile,
-) -> dict:
-    """The arguments that the three edge kernels share."""
-    K = S.shape[1]
-    return {
-        "node_ptr": plan.node_ptr,
-        "edge_ptr": plan.edge_ptr,
-        "cluster_ptr": coarse.plan.node_ptr,
-        "pair_ptr": coarse.plan.edge_ptr,
-        "src_ptr": plan.src,
-        "dst_ptr": plan.dst,
-        "S_ptr": S,
-        "w_ptr": S if w is None else w,
-        "K": K,
-        "C": C,
-        "drop": int(coarse.drop_self_loops),
-        "HAS_W": w is not None,
-        "EVEN_K": K % 16 == 0,
-        "EVEN_C": _wide(C, tile) and C % 4 == 0,
-        "ACC": TRITON[acc],
-    }
-
-
-def coarsen_fwd(
-    S: Tensor,
-    X: Tensor,
-    F: Tensor | None,
-    w: Tensor | None,
-    plan: Plan,
-    coarse: CoarsePlan,
-    eps: float,
-) -> tuple[Tensor, Tensor, Tensor | None]:
-    """Pool nodes, edge weights and edge features (the formulas: :func:`tritonpool.coarsen`)."""
-    acc = accumulate_in(S, X, F, w)
-    S, F, w = ready(S), ready(F), ready(w)
-    C = 0 if F is None else F.shape[1]
-    pairs = coarse.plan.num_edges
-    W = S.new_empty(pairs, dtype=weight_dtype(S, w))
-    Fc = None if F is None else F.new_empty(pairs, C)
-    tile = tile_for("coarsen_fwd", acc, target_of(S), C)
-    items = pair_tiles(plan, coarse, tile.blocks["BP"], tile.blocks["BQ"])
-    launch(
-        coarsen_fwd_kernel,
-        (items.shape[0], triton.cdiv(max(C, 1), tile.blocks["BC"])),
-        tile,
-        items_ptr=items,
-        F_ptr=F if C else S,
-        W_ptr=W,
-        Fc_ptr=Fc if C else W,
-        EPS=eps,
-        HAS_F=C > 0,
-        WIDE=_wide(C, tile),
-        **_common(S, C, w, plan, coarse, acc, tile),
-    )
-    return pool(S, X, plan, coarse, acc), W, Fc
+__all__ = ["coarsen_bwd", "lift_bwd"]
 
 
 def _edge_grads(
@@ -133,9 +65,9 @@ def _edge_grads(
         E=E,
         EPS=eps,
         HAS_F=C > 0,
-        WIDE=_wide(C, tile),
+        WIDE=is_wide(C, tile),
         NEED_W=need_w,
-        **_common(S, C, w, plan, coarse, acc, tile),
+        **edge_arguments(S, C, w, plan, coarse, acc, tile),
     )
     if not need_w:
         return (out, into), width, None
@@ -182,7 +114,7 @@ def _feature_grad(
         dFc_ptr=dFc,
         dF_ptr=dF,
         EPS=eps,
-        **_common(S, C, w, plan, coarse, acc, tile),
+        **edge_arguments(S, C, w, plan, coarse, acc, tile),
     )
     return dF
 
@@ -224,3 +156,13 @@ def coarsen_bwd(
         nodes = None if dXc is None else (X, dXc)
         dS = node_grad(S, nodes, edges, width, plan, coarse, acc)
     return dS, dX, dF, dw
+
+
+def lift_bwd(
+    dY: Tensor, S: Tensor, Xc: Tensor, plan: Plan, coarse: CoarsePlan, needs: tuple[bool, bool]
+) -> tuple[Tensor | None, Tensor | None]:
+    """Gradients of :func:`lift_fwd` w.r.t. ``S`` and ``Xc``, where needed."""
+    acc = accumulate_in(S, Xc)
+    dS = node_grad(S, (dY, Xc), None, 1, plan, coarse, acc) if needs[0] else None
+    dXc = pool(S, dY, plan, coarse, acc) if needs[1] else None
+    return dS, dXc

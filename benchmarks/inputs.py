@@ -1,0 +1,70 @@
+"""Batches to measure: insulator polymers where the file is given, else embedded oligomers."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+import torch
+from chemprop.data import BatchMolGraph
+from chemprop.featurizers import SimpleMoleculeMolGraphFeaturizer
+from rdkit import Chem
+from torch import Tensor
+
+from tritonpool import Graph
+from tritonpool.diffpool import masked_softmax
+from tritonpool.plan import cluster_counts
+
+__all__ = ["Inputs", "make_inputs", "smiles"]
+
+
+@dataclass
+class Inputs:
+    """A batch of molecules with random node states and a random assignment; float32."""
+
+    source: str
+    x: Tensor  # V x D
+    edge_index: Tensor
+    edge_attr: Tensor  # E x C
+    batch: Tensor
+    num_graphs: int
+    S: Tensor  # V x K
+    clusters: Tensor
+
+    def graph(self) -> Graph:
+        """A new Graph, whose plan has still to be made."""
+        return Graph(self.x, self.edge_index, self.edge_attr, None, self.batch, self.num_graphs)
+
+    def __str__(self) -> str:
+        V, E, G = len(self.x), self.edge_index.shape[1], self.num_graphs
+        return (
+            f"{G} {self.source}: {V} atoms, {E} directed edges, {int(self.clusters.sum())} clusters"
+        )
+
+
+def smiles(number: int, seed: int = 0) -> tuple[str, list[str]]:
+    """Where the molecules come from, and their SMILES."""
+    folder = os.environ.get("TRITONPOOL_DATA")
+    if folder:
+        table = pd.read_csv(Path(folder) / "insulator" / "insulator.csv")
+        return "insulator polymers", table.smiles.sample(number, random_state=seed).tolist()
+    from tritonpool.demo.oligomers import generate
+
+    return "oligomers", [row.smiles for row in generate(number, seed=seed)]
+
+
+def make_inputs(
+    number: int = 64, ratio: float = 0.5, hidden: int = 300, max_clusters: int = 32, seed: int = 0
+) -> Inputs:
+    """A batch with softmax assignments of random scores."""
+    source, texts = smiles(number, seed)
+    featurize = SimpleMoleculeMolGraphFeaturizer()
+    bmg = BatchMolGraph([featurize(Chem.MolFromSmiles(text)) for text in texts])
+    gen = torch.Generator().manual_seed(seed)
+    x = torch.randn(len(bmg.V), hidden, generator=gen)
+    clusters = cluster_counts(torch.bincount(bmg.batch, minlength=number), max_clusters, ratio)
+    scores = torch.randn(len(x), max_clusters, generator=gen)
+    S = masked_softmax(scores, clusters[bmg.batch])
+    return Inputs(source, x, bmg.edge_index, bmg.E.float(), bmg.batch, number, S, clusters)

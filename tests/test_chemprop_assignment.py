@@ -1,0 +1,60 @@
+"""The networks that score nodes for clusters."""
+
+import pytest
+import torch
+
+from tritonpool import Graph
+from tritonpool.chemprop.assignment import AssignmentPool, NeighbourScores, NodeScores
+
+EDGES = torch.tensor([[0, 1, 1, 2, 2, 3], [1, 0, 2, 1, 3, 2]])  # a path
+
+
+@pytest.mark.parametrize("scores", [NodeScores, NeighbourScores])
+@pytest.mark.parametrize("scale", [0.01, 1.0, 100.0])
+def test_first_scores_differ_whatever_the_scale(scores: type, scale: float):
+    x = torch.randn(2000, 32) * scale
+    src = torch.arange(1999)
+    graph = Graph(x, torch.stack([src, src + 1]))
+    found = scores(32, 8)(graph)
+    assert 0.5 < found.std(0).mean() < 1.5
+    pool = AssignmentPool(32, 8, 1.0, scores(32, 8))
+    _, S, _ = pool(graph)
+    assert 0.2 < S.amax(1).mean() < 0.7  # neither uniform (0.125) nor decided
+
+
+def test_reset_parameters_keeps_the_scale():
+    pool = AssignmentPool(32, 8, 1.0, NodeScores(32, 8))
+    before = pool.assignment.scores.weight.clone()
+    pool.reset_parameters()
+    after = pool.assignment.scores.weight.detach()
+    assert not torch.equal(before, after)
+    assert float(after.std()) == pytest.approx(32**-0.5, rel=0.2)
+
+
+def test_neighbours_tell_place():
+    """Equal nodes in different places: an MLP cannot tell them apart, a GNN can."""
+    x = torch.zeros(4, 3)
+    x[:, 0] = 1
+    x[0] = x[3] = torch.tensor([0.0, 1.0, 2.0])
+    path = Graph(x, EDGES)
+    graph = Graph(
+        x[[0, 1, 1, 1, 3]], torch.tensor([[0, 1, 1, 2, 2, 3, 3, 4], [1, 0, 2, 1, 3, 2, 4, 3]])
+    )
+    alone, together = NodeScores(3, 2)(graph), NeighbourScores(3, 2)(graph)
+    torch.testing.assert_close(alone[1], alone[2])
+    assert (together[1] - together[2]).abs().max() > 1e-3
+    symmetric = NeighbourScores(3, 2)(path)
+    torch.testing.assert_close(symmetric[0], symmetric[3])
+
+
+def test_weights_and_edge_order():
+    mixed = torch.tensor([[3, 0, 1, 1, 3, 5], [3, 1, 0, 2, 5, 3]])
+    back = [1, 2, 3, 0, 4, 5]
+    batch = torch.tensor([0, 0, 0, 1, 1, 1])
+    x, w = torch.randn(6, 3), torch.rand(6)
+    scores = NeighbourScores(3, 2)
+    found = scores(Graph(x, mixed, None, w, batch, 2))
+    torch.testing.assert_close(scores(Graph(x, mixed[:, back], None, w[back], batch, 2)), found)
+    # only the ratios of a node's weights count
+    torch.testing.assert_close(scores(Graph(x, mixed, None, 3 * w, batch, 2)), found)
+    assert not torch.allclose(scores(Graph(x, mixed, None, None, batch, 2)), found)

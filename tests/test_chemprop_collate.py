@@ -1,0 +1,130 @@
+"""Batches that carry their plan: the same results, and no copy to the host."""
+
+import copy
+import pickle
+from collections import Counter
+
+import numpy as np
+import pytest
+import torch
+from chemprop.data import (
+    CuikmolmakerDataset,
+    LazyMoleculeDatapoint,
+    MolAtomBondDatapoint,
+    MolAtomBondDataset,
+    MulticomponentDataset,
+    ReactionDatapoint,
+    ReactionDataset,
+)
+from chemprop.data import build_dataloader as stock_dataloader
+from chemprop.featurizers import CuikmolmakerMolGraphFeaturizer
+from molecules import MOLECULES, POLYMERS, REACTIONS, dataset, target
+
+from tritonpool.chemprop import DiffPoolBondMessagePassing
+from tritonpool.chemprop.collate import PlannedMolGraph, build_dataloader
+from tritonpool.plan import Plan
+
+
+def cuik(smiles: list[str]) -> CuikmolmakerDataset:
+    points = [LazyMoleculeDatapoint(s, y=np.array([target(s)])) for s in smiles]
+    return CuikmolmakerDataset(points, CuikmolmakerMolGraphFeaturizer())
+
+
+def reactions() -> ReactionDataset:
+    return ReactionDataset([ReactionDatapoint.from_smi(r, [1.0]) for r in REACTIONS])
+
+
+@pytest.mark.parametrize("make", [dataset, cuik], ids=["chemprop", "cuik"])
+def test_same_results_as_the_stock_loader(make):
+    ours = next(iter(build_dataloader(make(POLYMERS), shuffle=False)))
+    stock = next(iter(stock_dataloader(make(POLYMERS), shuffle=False)))
+    assert isinstance(ours.bmg, PlannedMolGraph) and len(ours.bmg) == len(stock.bmg) == 32
+    assert torch.equal(ours.Y, stock.Y)
+    mp = DiffPoolBondMessagePassing(d_h=16, levels=2).eval()
+    assert torch.equal(mp(ours.bmg), mp(stock.bmg))
+
+
+def test_cuik_and_chemprop_featurize_alike():
+    mp = DiffPoolBondMessagePassing(d_h=16).eval()
+    ours, cuiks = (mp(next(iter(build_dataloader(make(MOLECULES), shuffle=False))).bmg)
+                   for make in (dataset, cuik))  # fmt: skip
+    torch.testing.assert_close(ours, cuiks, rtol=1e-4, atol=1e-4)
+
+
+def test_reactions_and_components():
+    both = MulticomponentDataset([dataset(MOLECULES[:6]), dataset(POLYMERS[:6])])
+    batch = next(iter(build_dataloader(both, shuffle=False)))
+    assert [type(bmg) for bmg in batch.bmgs] == [PlannedMolGraph] * 2
+    batch = next(iter(build_dataloader(reactions(), shuffle=False)))
+    mp = DiffPoolBondMessagePassing(106, 28, d_h=16)
+    assert mp(batch.bmg).shape == (len(REACTIONS), 32)
+
+
+def test_the_plan_survives_workers_copies_and_moves():
+    for batch in build_dataloader(dataset(POLYMERS), batch_size=16, num_workers=1, shuffle=False):
+        assert batch.bmg.plan.num_nodes == len(batch.bmg.V)
+    bmg = batch.bmg
+    for same in (pickle.loads(pickle.dumps(bmg)), copy.copy(bmg)):
+        assert torch.equal(same.plan.batch, bmg.batch) and len(same) == 16
+    plan = bmg.plan
+    bmg.to("cpu")
+    assert bmg.plan is plan
+    bmg.to("meta")
+    assert bmg.plan.device.type == bmg.V.device.type == "meta"
+
+
+def count_plans(monkeypatch: pytest.MonkeyPatch) -> Counter:
+    calls, build = Counter(), Plan.build.__func__
+
+    def counting(cls, *args: object) -> Plan:
+        calls["build"] += 1
+        return build(cls, *args)
+
+    monkeypatch.setattr(Plan, "build", classmethod(counting))
+    return calls
+
+
+def test_one_plan_for_each_batch(monkeypatch: pytest.MonkeyPatch):
+    mp = DiffPoolBondMessagePassing(d_h=16, levels=2, assignment="gnn")
+    planned = next(iter(build_dataloader(dataset(POLYMERS), shuffle=False))).bmg
+    plain = next(iter(stock_dataloader(dataset(POLYMERS), shuffle=False))).bmg
+    calls = count_plans(monkeypatch)
+    mp(planned).sum().backward()
+    assert calls["build"] == 0
+    mp(plain).sum().backward()
+    assert calls["build"] == 1
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("loader, copies", [(build_dataloader, 0), (stock_dataloader, 1)])
+def test_copies_to_the_host_on_a_gpu(loader, copies: int, monkeypatch: pytest.MonkeyPatch):
+    mp = DiffPoolBondMessagePassing(d_h=16, levels=2).cuda()
+    warm, batch = (next(iter(loader(dataset(POLYMERS), shuffle=False))).bmg for _ in range(2))
+    warm.to("cuda"), batch.to("cuda")
+    mp(warm).sum().backward()
+    taken, cpu = [], torch.Tensor.cpu
+    monkeypatch.setattr(torch.Tensor, "cpu", lambda t: taken.append(t) or cpu(t))
+    torch.cuda.synchronize()
+    torch.cuda.set_sync_debug_mode("error" if copies == 0 else "default")
+    try:
+        mp(batch).sum().backward()
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    assert len(taken) == copies
+
+
+def test_options_are_those_of_chemprop():
+    data = dataset(POLYMERS)
+    for options in ({"seed": 3}, {"shuffle": False, "drop_last": True, "batch_size": 12}):
+        ours = [b.Y for b in build_dataloader(data, **options)]
+        stock = [b.Y for b in stock_dataloader(data, **options)]
+        assert all(torch.equal(a, b) for a, b in zip(ours, stock, strict=True))
+    labels = dataset(POLYMERS, np.arange(32)[:, None] % 4 == 0)
+    balanced = next(iter(build_dataloader(labels, class_balance=True, seed=0)))
+    assert balanced.Y.mean() == 0.5
+
+
+def test_atom_targets_are_refused():
+    point = MolAtomBondDatapoint.from_smi("CCO", atom_y=np.ones((3, 1)))
+    with pytest.raises(ValueError, match="dataset must have molecule targets only"):
+        build_dataloader(MolAtomBondDataset([point]))

@@ -1,0 +1,332 @@
+"""The DiffPool message passing: what it returns, keeps, refuses, and how its losses arrive."""
+
+import copy
+
+import numpy as np
+import pytest
+import torch
+from chemprop.data import BatchMolGraph, MolGraph, build_dataloader
+from chemprop.models import MPNN
+from chemprop.nn import (
+    Activation,
+    AtomMessagePassing,
+    BondMessagePassing,
+    MeanAggregation,
+    NormAggregation,
+    RegressionFFN,
+    SumAggregation,
+)
+from chemprop.nn.transforms import GraphTransform, ScaleTransform
+from molecules import ATOMS, MOLECULES, POLYMERS, dataset
+from torch import nn
+
+from tritonpool import coarsen
+from tritonpool.chemprop import (
+    DiffPoolAtomMessagePassing,
+    DiffPoolBondMessagePassing,
+    DiffPoolMPNN,
+    GraphReadout,
+)
+from tritonpool.chemprop.auxiliary import exposed
+
+BOTH = pytest.mark.parametrize("cls", [DiffPoolBondMessagePassing, DiffPoolAtomMessagePassing])
+
+
+def batch_of(smiles: list[str]):
+    return next(iter(build_dataloader(dataset(smiles), shuffle=False, drop_last=False)))
+
+
+def bmg_of(smiles: list[str]) -> BatchMolGraph:
+    return batch_of(smiles).bmg
+
+
+def model_of(mp: nn.Module, cls: type[MPNN] = DiffPoolMPNN, **arguments: object) -> MPNN:
+    return cls(mp, GraphReadout(), RegressionFFN(input_dim=mp.output_dim), **arguments)
+
+
+@BOTH
+@pytest.mark.parametrize("readout, width", [("concat", 16 + 24 + 24), ("last", 24)])
+def test_one_row_for_each_molecule(cls: type, readout: str, width: int):
+    mp = cls(d_h=16, levels=2, coarse_hidden=24, readout=readout)
+    H = mp(bmg_of(MOLECULES))
+    assert mp.output_dim == width and H.shape == (len(MOLECULES), width)
+    assert H.isfinite().all() and H.std(0).max() > 0
+
+
+@BOTH
+def test_hparams_are_plain_and_rebuild_the_module(cls: type):
+    settings = dict(ratio=0.5, levels=2, max_clusters=5, assignment="gnn", readout="last")
+    more = dict(aggregation="norm", aggregation_norm=10.0, coarse_hidden=12, coarse_depth=2)
+    losses = dict(link_weight=0.3, entropy_weight=0.0)
+    mp = cls(72, 14, 16, aux="expose", **settings, **more, **losses)
+    plain = (type(None), bool, int, float, str, Activation)
+    kept = {k: v for k, v in mp.hparams.items() if k != "cls"}
+    assert all(isinstance(v, plain) for v in kept.values()), kept
+    assert kept.items() >= (settings | more | losses).items()
+    assert "aux" not in kept and kept["d_h"] == 16 and mp.hparams["cls"] is cls
+    again = cls(**kept)
+    again.load_state_dict(mp.state_dict())
+    bmg = bmg_of(MOLECULES)
+    assert torch.equal(again.eval()(bmg), mp.eval()(bmg))
+    assert again.aux == "inject"
+
+
+def test_class_paths_are_the_file_format():
+    for cls in (DiffPoolBondMessagePassing, DiffPoolAtomMessagePassing, GraphReadout, DiffPoolMPNN):
+        assert cls.__module__ == "tritonpool.chemprop"
+    assert issubclass(DiffPoolBondMessagePassing, BondMessagePassing)
+    assert issubclass(DiffPoolAtomMessagePassing, AtomMessagePassing)
+
+
+@pytest.mark.parametrize("undirected", [False, True])
+@pytest.mark.parametrize(
+    "cls, stock",
+    [
+        (DiffPoolBondMessagePassing, BondMessagePassing),
+        (DiffPoolAtomMessagePassing, AtomMessagePassing),
+    ],
+)
+def test_atom_embeddings_are_those_of_chemprop(cls: type, stock: type, undirected: bool):
+    arguments = dict(d_h=16, d_vd=3, depth=4, undirected=undirected, bias=True)
+    transforms = dict(
+        V_d_transform=ScaleTransform([1.0, 2, 3], [2.0, 2, 2]),
+        graph_transform=GraphTransform(
+            ScaleTransform([0.1] * 72, [2.0] * 72), ScaleTransform([0.2] * 14, [3.0] * 14)
+        ),
+    )
+    ours, theirs = cls(**arguments, **transforms).eval(), stock(**arguments, **transforms).eval()
+    theirs.load_state_dict({k: v for k, v in ours.state_dict().items() if k in theirs.state_dict()})
+    bmg = bmg_of(MOLECULES)
+    V_d = torch.randn(len(bmg.V), 3)
+    torch.testing.assert_close(ours.atom_embeddings(bmg, V_d), theirs(bmg, V_d), rtol=0, atol=1e-6)
+    assert ours.output_dim == 16 + 3 + 16
+
+
+@pytest.mark.parametrize(
+    "name, aggregation",
+    [("mean", MeanAggregation()), ("sum", SumAggregation()), ("norm", NormAggregation(norm=7.0))],
+)
+def test_the_first_columns_are_chemprops_aggregation(name: str, aggregation: nn.Module):
+    mp = DiffPoolBondMessagePassing(d_h=16, aggregation=name, aggregation_norm=7.0)
+    bmg = bmg_of(MOLECULES)
+    expected = aggregation(mp.atom_embeddings(bmg), bmg.batch)
+    torch.testing.assert_close(mp(bmg)[:, :16], expected, rtol=1e-5, atol=1e-6)
+
+
+class CountingTransform(nn.Module):
+    """Doubles the bond features and counts its calls."""
+
+    def __init__(self):
+        super().__init__()
+        self.calls = 0
+
+    def forward(self, bmg: BatchMolGraph) -> BatchMolGraph:
+        self.calls += 1
+        bmg = copy.copy(bmg)
+        bmg.E = 2 * bmg.E
+        return bmg
+
+
+def test_graph_transform_runs_once_and_reaches_pooling():
+    transform = CountingTransform()
+    mp = DiffPoolBondMessagePassing(d_h=16, graph_transform=transform)
+    seen = []
+    mp.pools[0].register_forward_pre_hook(lambda _, args: seen.append(args[0].edge_attr))
+    bmg = bmg_of(MOLECULES)
+    mp(bmg)
+    assert transform.calls == 1
+    assert torch.equal(seen[0], 2 * bmg.E)
+
+
+def test_the_coarse_encoder_sees_sums_and_weights():
+    """Pooled states as they are, mean bond features, and W twice: as a feature and as weight."""
+    mp = DiffPoolBondMessagePassing(d_h=16, ratio=0.5, levels=2)
+    bmg = bmg_of(POLYMERS[:6])
+    pooled, encoded, states = [], [], [mp.atom_embeddings(bmg)]
+    for pool, encoder in zip(mp.pools, mp.encoders, strict=True):
+        pool.register_forward_hook(lambda _, args, out: pooled.append((args[0], out[1])))
+        encoder.register_forward_hook(lambda _, args, out: encoded.append(args[0]))
+        encoder.register_forward_hook(lambda _, args, out: states.append(out))
+    mp(bmg)
+    for (graph, S), found, x in zip(pooled, encoded, states, strict=False):
+        assert torch.equal(graph.x, x)
+        expected = coarsen(graph, S, found.plan.nodes)
+        W = expected.edge_weight
+        assert torch.equal(found.x, expected.x) and torch.equal(found.edge_weight, W)
+        assert torch.equal(found.edge_attr, torch.cat([expected.edge_attr, W[:, None]], 1))
+        assert found.x.requires_grad and found.edge_weight.requires_grad
+        assert W.std() > 0
+    assert pooled[1][0].edge_attr.shape[1] == 14  # W is weight there, and no feature
+
+
+@BOTH
+@pytest.mark.parametrize("assignment", ["mlp", "gnn"])
+@pytest.mark.parametrize("smiles", [ATOMS, ["CC", *ATOMS, ""], POLYMERS[:4]], ids=str)
+def test_every_parameter_gets_a_gradient(cls: type, assignment: str, smiles: list[str]):
+    mp = cls(d_h=16, levels=2, assignment=assignment)
+    model = model_of(mp, batch_norm=True)
+    model.training_step(batch_of(smiles), 0).backward()
+    for name, p in model.named_parameters():
+        assert p.grad is not None and p.grad.isfinite().all(), name
+
+
+def test_no_bond_features():
+    mp = DiffPoolBondMessagePassing(d_h=16, d_e=0)
+    bmg = bmg_of(MOLECULES)
+    bmg.E = bmg.E[:, :0]
+    mp(bmg).sum().backward()
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in mp.parameters())
+
+
+def test_a_molecule_without_atoms_gets_zeros():
+    mp = DiffPoolBondMessagePassing(d_h=16, levels=2)
+    nothing = MolGraph(
+        np.zeros((0, 72)), np.zeros((0, 14)), np.zeros((2, 0), int), np.zeros(0, int)
+    )
+    ethanol, ethane = (datum.mg for datum in dataset(["CCO", "CC"]))
+    H = mp(BatchMolGraph([ethanol, nothing, ethane, nothing]))
+    assert H.shape == (4, 48)
+    assert not H[1].any() and not H[3].any() and H[0].any() and H[2].any()
+
+
+@pytest.mark.parametrize("assignment", ["mlp", "gnn"])
+def test_batch_mates_change_nothing(assignment: str):
+    mp = DiffPoolBondMessagePassing(d_h=32, levels=2, ratio=0.5, assignment=assignment).eval()
+    together = mp(bmg_of(POLYMERS[:12]))
+    for i, smiles in enumerate(POLYMERS[:12]):
+        alone = mp(bmg_of([smiles]))
+        torch.testing.assert_close(together[i : i + 1], alone, rtol=1e-5, atol=1e-5)
+
+
+def gradients(model: MPNN, batch: object) -> list[torch.Tensor]:
+    model.zero_grad()
+    model.training_step(batch, 0).backward()
+    return [p.grad.clone() for p in model.parameters()]
+
+
+@pytest.mark.parametrize("levels", [1, 2])
+def test_injected_and_exposed_gradients_agree(levels: int):
+    mp = DiffPoolBondMessagePassing(d_h=16, levels=levels, link_weight=1.0, entropy_weight=0.5)
+    batch = batch_of(POLYMERS[:12])
+    ours = model_of(mp)
+    plain = MPNN(mp, ours.agg, ours.predictor)
+    shown, injected = gradients(ours, batch), gradients(plain, batch)
+    for a, b in zip(shown, injected, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-7)
+    mp.link_weight = mp.entropy_weight = 0.0
+    without = gradients(plain, batch)
+    assert max((a - b).abs().max() for a, b in zip(injected, without, strict=True)) > 1e-4
+
+
+def test_the_objective_holds_the_losses_once():
+    mp = DiffPoolBondMessagePassing(d_h=16, link_weight=2.0, entropy_weight=3.0)
+    batch = batch_of(POLYMERS[:8])
+    ours = model_of(mp)
+    plain = MPNN(mp, ours.agg, ours.predictor)
+    logged = {}
+    ours.log = lambda name, value, **_: logged.update({name: value})
+    total = ours.training_step(batch, 0)
+    task = plain.training_step(batch, 0)
+    link, entropy = logged["train_link"], logged["train_entropy"]
+    assert link > 0 and entropy > 0 and not link.requires_grad
+    torch.testing.assert_close(total, task + 2 * link + 3 * entropy)
+
+
+def test_nothing_is_kept_after_a_step():
+    mp = DiffPoolBondMessagePassing(d_h=16)
+    model, batch = model_of(mp), batch_of(MOLECULES)
+    model.training_step(batch, 0).backward()
+    assert mp.aux == "inject" and mp.pop_aux() is None
+    copied = copy.deepcopy(mp)
+    assert torch.equal(copied.eval()(batch.bmg), mp.eval()(batch.bmg))
+    mp.train()
+    with pytest.raises(RuntimeError, match="stop"), exposed([mp]):
+        mp(batch.bmg)
+        raise RuntimeError("stop")
+    assert mp.aux == "inject" and mp.pop_aux() is None
+    copy.deepcopy(mp)
+
+
+def test_losses_only_in_training_mode():
+    mp = DiffPoolBondMessagePassing(d_h=16, aux="expose", levels=2)
+    bmg = bmg_of(MOLECULES)
+    mp.eval()(bmg)
+    assert mp.pop_aux() is None
+    mp.train()(bmg)
+    once = mp.pop_aux()
+    mp(bmg), mp(bmg)
+    link, entropy = mp.pop_aux()
+    torch.testing.assert_close(link, 2 * once[0])
+    torch.testing.assert_close(entropy, 2 * once[1])
+    assert mp.pop_aux() is None
+
+
+def test_dropout_is_made_of_modules():
+    """chemprop switches MC dropout on by looking for nn.Dropout."""
+    mp = DiffPoolBondMessagePassing(d_h=16, dropout=0.5, readout="last").eval()
+    bmg = bmg_of(MOLECULES)
+    assert torch.equal(mp(bmg), mp(bmg))
+    mp.dropout.eval()
+    for encoder in mp.encoders:
+        encoder.dropout.train()
+    assert not torch.equal(mp(bmg), mp(bmg))
+
+
+def test_activation_modules_keep_their_own_weights():
+    mp = DiffPoolBondMessagePassing(d_h=16, activation=nn.PReLU())
+    assert mp.encoders[0].tau is not mp.tau
+    mp(bmg_of(MOLECULES)).sum().backward()
+    assert mp.encoders[0].tau.weight.grad is not None and mp.tau.weight.grad is not None
+
+
+def test_bf16_autocast():
+    mp = DiffPoolBondMessagePassing(d_h=16)
+    model, batch = model_of(mp), batch_of(MOLECULES)
+    exact = mp.eval()(batch.bmg)
+    model.train()
+    with torch.autocast("cpu", torch.bfloat16):
+        rough = mp.eval()(batch.bmg)
+        model.train()
+        loss = model.training_step(batch, 0)
+    loss.backward()
+    torch.testing.assert_close(rough.float(), exact, rtol=0.05, atol=0.05)
+    assert all(p.grad.isfinite().all() for p in model.parameters())
+
+
+@pytest.mark.parametrize(
+    "setting, message",
+    [
+        ({"ratio": 0.0}, "ratio must be a number above 0 and at most 1, but is 0.0"),
+        ({"ratio": 1.5}, "ratio must be a number above 0 and at most 1, but is 1.5"),
+        ({"levels": 0}, "levels must be a whole number of at least 1, but is 0"),
+        ({"max_clusters": 0}, "max_clusters must be a whole number of at least 1, but is 0"),
+        ({"coarse_depth": 0}, "coarse_depth must be a whole number of at least 1, but is 0"),
+        ({"coarse_hidden": 0}, "coarse_hidden must be a whole number of at least 1, but is 0"),
+        ({"assignment": "gcn"}, "assignment must be one of mlp, gnn, but is 'gcn'"),
+        ({"assignment": nn.Linear(1, 1)}, "assignment must be one of mlp, gnn"),
+        ({"readout": "first"}, "readout must be one of concat, last, but is 'first'"),
+        ({"aggregation": "max"}, "aggregation must be one of mean, sum, norm, but is 'max'"),
+        ({"aggregation": None}, "aggregation must be one of mean, sum, norm, but is None"),
+        ({"aggregation_norm": 0}, "aggregation_norm must be above 0, but is 0"),
+        ({"link_weight": -1.0}, "link_weight must be a number of at least 0, but is -1.0"),
+        ({"entropy_weight": "a"}, "entropy_weight must be a number of at least 0, but is 'a'"),
+        ({"aux": "add"}, "aux must be one of inject, expose, but is 'add'"),
+    ],
+    ids=lambda value: "" if isinstance(value, str) else next(iter(value)),
+)
+def test_wrong_settings_are_named(setting: dict, message: str):
+    with pytest.raises(ValueError, match=message):
+        DiffPoolBondMessagePassing(d_h=16, **setting)
+
+
+def test_a_stock_message_passing_is_refused():
+    with pytest.raises(ValueError, match="but holds BondMessagePassing"):
+        model_of(BondMessagePassing())
+
+
+def test_readout_checks_the_number_of_rows():
+    readout, batch = GraphReadout(), torch.tensor([0, 0, 1, 2])
+    H = torch.randn(4, 2)  # the last molecule has no atoms
+    assert readout(H, batch) is H
+    with pytest.raises(ValueError, match="H must have a row for each of the 3 molecules"):
+        readout(H[:2], batch)

@@ -1,0 +1,245 @@
+"""Bad input gives one sentence, the right exit code, and no output folder."""
+
+import os
+import re
+
+import pytest
+import torch
+from cli_tools import SHORT, SMALL, train, tritonpool, write_table
+
+from tritonpool.cli.fit import make_model
+
+NO_GPU = pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without a GPU")
+
+
+@pytest.fixture
+def data(tmp_path):
+    return write_table(tmp_path / "data.csv")
+
+
+@pytest.fixture
+def refused(tmp_path, capfd):
+    """Run a training that must fail, and return its message."""
+
+    def run(data, *words, code, small=SMALL + SHORT) -> str:
+        out = tmp_path / "out"
+        assert train(data, out, *words, small=small) == code
+        assert not out.exists()
+        captured = capfd.readouterr().err
+        assert "Traceback" not in captured
+        line = captured.strip().splitlines()[-1]
+        assert line.startswith("tritonpool train: error: ")
+        return line.removeprefix("tritonpool train: error: ")
+
+    yield run
+
+
+OPTIONS = [
+    # DiffPool options out of range
+    (("--diffpool-ratio", 0), "argument --diffpool-ratio: must be above 0 and at most 1, got '0'"),
+    (("--diffpool-ratio", 1.5), "argument --diffpool-ratio: must be above 0 and at most 1, got '1"),
+    (("--diffpool-ratio", "nan"), "argument --diffpool-ratio: must be above 0 and at most 1, got"),
+    (("--diffpool-ratio", "x"), "argument --diffpool-ratio: must be above 0 and at most 1, got 'x"),
+    (("--diffpool-levels", -1), "argument --diffpool-levels: must be a whole number at least 0"),
+    (("--diffpool-max-clusters", 0), "argument --diffpool-max-clusters: must be a whole number at"),
+    (("--diffpool-hidden-dim", 0), "argument --diffpool-hidden-dim: must be a whole number at lea"),
+    (("--diffpool-depth", 0), "argument --diffpool-depth: must be a whole number at least 1, got"),
+    (("--diffpool-link-weight", -1), "argument --diffpool-link-weight: must be a number of 0 or m"),
+    (
+        ("--diffpool-entropy-weight", "inf"),
+        "argument --diffpool-entropy-weight: must be a number o",
+    ),
+    (("--diffpool-assignment", "cnn"), "argument --diffpool-assignment: invalid choice: 'cnn'"),
+    (("--diffpool-readout", "sum"), "argument --diffpool-readout: invalid choice: 'sum'"),
+    (("--train-size", 0), "argument --train-size: must be a whole number at least 1, got '0'"),
+    (("--precision", "8"), "argument --precision: invalid choice: '8'"),
+    (("--batch-size", 0), "argument --batch-size: must be a whole number at least 1, got 0"),
+    (("--ensemble-size", 0), "argument --ensemble-size: must be a whole number at least 1, got 0"),
+    (("--frobnicate",), "unrecognized arguments: --frobnicate"),
+    # options that contradict another
+    (
+        ("--diffpool-levels", 0, "--diffpool-ratio", 0.25),
+        "argument --diffpool-ratio: not allowed with --diffpool-levels 0",
+    ),
+    (("-v", "-q"), "argument -q: not allowed with argument -v"),
+    (("--freeze-encoder",), "`--freeze-encoder` can only be used when `--checkpoint` is used."),
+    (("--epochs", 1), "The number of epochs should be higher than the number of epochs during"),
+    (("--task-type", "regression", "--class-balance"), "Class balance is only applicable for"),
+    (("--message-hidden-dim", 16, 16), "Single-component data only accepts one"),
+    (("--tracking-metric", "rmse"), "Tracking metric must be one of mse,val_loss. Got rmse"),
+    # targets that DiffPool cannot predict
+    (("--atom-target-columns", "y"), "argument --atom-target-columns: atom and bond targets cann"),
+    (("--bond-target-columns", "y"), "argument --bond-target-columns: atom and bond targets cann"),
+    (("--mol-target-columns", "y"), "argument --mol-target-columns: atom and bond targets cannot"),
+    (("--constraints-path", "c.csv"), "argument --constraints-path: atom and bond targets cannot"),
+    # columns
+    (
+        ("-s", "SMILES"),
+        "argument --smiles-columns: '{data}' has no column 'SMILES'; its columns ar",
+    ),
+    (
+        ("--target-columns", "gap"),
+        "argument --target-columns: '{data}' has no column 'gap'; its co",
+    ),
+    (("--weight-column", "w"), "argument --weight-column: '{data}' has no column 'w'; its columns"),
+    (("--splits-column", "split"), "argument --splits-column: '{data}' has no column 'split'; its"),
+    # devices
+    (("--accelerator", "abacus"), "argument --accelerator: must be one of auto, cpu, cuda"),
+    pytest.param(
+        ("--accelerator", "gpu"),
+        "argument --accelerator: 'gpu' needs a GPU, and torch finds none; use 'cpu' or 'auto'",
+        marks=NO_GPU,
+    ),
+    pytest.param(
+        ("--accelerator", "auto", "--precision", "16-mixed"),
+        "argument --precision: '16-mixed' needs a GPU; use 'bf16-mixed' or '32-true'",
+        marks=NO_GPU,
+    ),
+]
+
+
+@pytest.mark.parametrize(("words", "message"), OPTIONS)
+def test_wrong_options_have_code_2(refused, data, words, message):
+    assert refused(data, *words, code=2).startswith(message.format(data=data))
+
+
+FILES = {
+    "empty": ("", "argument --data-path: '{data}' is empty"),
+    "header only": ("smiles,y\n", "argument --data-path: '{data}' has no rows under its header"),
+    "no target": ("smiles\nCC\nCCC\n", "'{data}' has no column besides the SMILES to learn"),
+    "bad SMILES": (
+        "smiles,y\nCC,1\nCCC,2\nC(C,3\nCCCC,4\n",
+        "'{data}', row 3 below the header: the SMILES 'C(C' in column 'smiles' cannot be read by",
+    ),
+    "missing SMILES": (
+        "smiles,y\nCC,1\n,2\nCCC,3\nCCCC,4\n",
+        "'{data}', row 2 below the header: the SMILES nan in column 'smiles' is missing",
+    ),
+    "text as target": (
+        "smiles,y\nCC,1\nCCC,high\nCCCC,3\n",
+        "'{data}', row 2 below the header: the value 'high' in column 'y' is not a finite number",
+    ),
+    "infinite target": (
+        "smiles,y\nCC,1\nCCC,2\nCCCC,inf\n",
+        "'{data}', row 3 below the header: the value 'inf' in column 'y' is not a finite number",
+    ),
+    "only gaps as targets": ("smiles,y\nCC,\nCCC,\n", "'{data}' has no value in ['y']"),
+}
+
+
+@pytest.mark.parametrize("case", FILES)
+def test_wrong_files_have_code_1(refused, tmp_path, case):
+    text, message = FILES[case]
+    data = tmp_path / "data.csv"
+    data.write_text(text)
+    assert refused(data, code=1).startswith(message.format(data=data))
+
+
+def test_wrong_reaction(refused, tmp_path):
+    (tmp_path / "data.csv").write_text("rxn,y\nCC>>CO,1\nCC>CO,2\nCCC>>CO,3\n")
+    message = refused(tmp_path / "data.csv", "-r", "rxn", code=1)
+    assert (
+        "row 2 below the header: the SMILES 'CC>CO' in column 'rxn' is not of the form" in message
+    )
+
+
+def test_wrong_smiles_is_found_with_lazy_molecules(refused, tmp_path):
+    (tmp_path / "data.csv").write_text("smiles,y\nCC,1\nxyz,2\nCCC,3\n")
+    message = refused(tmp_path / "data.csv", "--use-cuikmolmaker-featurization", code=1)
+    assert "row 2 below the header: the SMILES 'xyz' in column 'smiles' cannot be read" in message
+
+
+def test_missing_files(refused, tmp_path, data):
+    missing = tmp_path / "missing.csv"
+    message = refused(missing, code=1)
+    assert message == f"argument --data-path: '{missing}' does not exist"
+    message = refused(data, "--checkpoint", tmp_path / "no.pt", code=1)
+    assert message == f"argument --checkpoint: '{tmp_path / 'no.pt'}' does not exist"
+    message = refused(data, "--splits-file", tmp_path / "no.json", code=1)
+    assert message == f"argument --splits-file: there is no file '{tmp_path / 'no.json'}'"
+    message = refused(data.rename(tmp_path / "data.txt"), code=2)
+    assert message.startswith("Input data must be a CSV file.")
+
+
+def test_data_path_is_needed(tmp_path, capsys):
+    assert tritonpool("train", "-o", tmp_path / "out") == 2
+    assert "argument --data-path: is needed for training" in capsys.readouterr().err
+
+
+def test_something_else_than_a_model(refused, tmp_path, data):
+    (tmp_path / "model.pt").write_bytes(b"no model")
+    message = refused(data, "--from-foundation", tmp_path / "model.pt", code=1)
+    assert message.startswith(f"'{tmp_path / 'model.pt'}' is not a model that chemprop can load")
+
+
+def test_train_size_larger_than_the_training_part(refused, data):
+    message = refused(data, "--train-size", 33, code=1)
+    assert message.startswith("argument --train-size: must be at most 32, the size of the training")
+
+
+def test_training_part_smaller_than_a_batch_of_batch_norm(refused, data):
+    message = refused(data, "--batch-norm", "--batch-size", 33, code=1)
+    assert message.startswith("argument --batch-norm: drops an incomplete last batch, so the")
+
+
+@pytest.mark.parametrize(
+    ("backend", "message"),
+    [
+        ("cuda", "unknown backend 'cuda' in TRITONPOOL_BACKEND; expected one of auto, triton"),
+        pytest.param(
+            "triton",
+            "backend 'triton' was requested (by TRITONPOOL_BACKEND) but cannot run: the tensors",
+            marks=NO_GPU,
+        ),
+    ],
+)
+def test_backend_that_cannot_run(refused, data, monkeypatch, backend, message):
+    monkeypatch.setenv("TRITONPOOL_BACKEND", backend)
+    monkeypatch.setenv("TRITON_INTERPRET", "0")
+    assert refused(data, code=2).startswith(message)
+
+
+def test_output_folder_that_cannot_be_written(tmp_path, data, capsys, monkeypatch):
+    assert train(data, data / "out") == 1
+    message = f"argument --output-dir: '{data / 'out'}' cannot be made, because '{data}' is not a f"
+    assert message in capsys.readouterr().err
+    # a superuser may write anywhere, so the answer of the system is replaced
+    monkeypatch.setattr(os, "access", lambda path, mode: str(path) != str(tmp_path))
+    assert train(data, tmp_path / "new" / "out") == 1
+    message = f"argument --output-dir: '{tmp_path / 'new/out'}' cannot be written; '{tmp_path}' is"
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "new").exists()
+
+
+def test_output_folder_with_another_training(tmp_path, data, capsys):
+    checkpoint = tmp_path / "out" / "model_0" / "checkpoints" / "last.ckpt"
+    checkpoint.parent.mkdir(parents=True)
+    checkpoint.touch()
+    assert train(data, tmp_path / "out") == 2
+    assert "already holds a training (model_0/checkpoints/last.ckpt)" in capsys.readouterr().err
+    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["model_0"]
+
+
+def test_pooling_options_with_a_model_that_has_its_own(refused, data, tmp_path):
+    assert train(data, tmp_path / "first") == 0
+    best = tmp_path / "first" / "model_0" / "best.pt"
+    for option in ("--checkpoint", "--from-foundation"):
+        message = refused(data, option, best, "--diffpool-ratio", 0.5, code=2)
+        expected = f"argument --diffpool-ratio: not allowed with {option} {best}, which keeps the"
+        assert message.startswith(expected)
+
+
+def test_an_error_nobody_foresaw_has_a_traceback_with_v_only(data, tmp_path, monkeypatch, capsys):
+    def broken(*_):
+        raise ArithmeticError("two and two is five")
+
+    monkeypatch.setattr(f"tritonpool.cli.train.{make_model.__name__}", broken)
+    assert train(data, tmp_path / "out") == 1
+    captured = capsys.readouterr().err
+    assert "Traceback" not in captured
+    line = "tritonpool train: error: ArithmeticError: two and two is five (-v shows the traceback)"
+    assert captured.splitlines()[-1] == line
+    assert train(data, tmp_path / "out", "-v") == 1
+    captured = capsys.readouterr().err
+    assert re.search(r"Traceback .*ArithmeticError: two and two is five\n", captured, re.DOTALL)
+    assert not (tmp_path / "out").exists()

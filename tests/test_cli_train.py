@@ -1,0 +1,260 @@
+"""``tritonpool train``: the files it writes, and that its plain form is chemprop's."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from chemprop.models import load_model
+from chemprop.models.utils import load_output_columns
+from cli_tools import (
+    SHORT,
+    SMALL,
+    chemprop_command,
+    last_metrics,
+    predictions,
+    train,
+    tritonpool,
+    write_table,
+)
+
+from tritonpool.chemprop import (
+    DiffPoolAtomMessagePassing,
+    DiffPoolBondMessagePassing,
+    DiffPoolMPNN,
+    GraphReadout,
+)
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory) -> tuple[Path, Path]:
+    """A table and a model trained on it."""
+    folder = tmp_path_factory.mktemp("trained")
+    data = write_table(folder / "data.csv")
+    assert train(data, folder / "out", "--diffpool-ratio", 0.3, "--dropout", 0.1) == 0
+    return data, folder / "out"
+
+
+def test_writes_the_files_that_chemprop_writes(trained):
+    _, out = trained
+    found = {str(p.relative_to(out)) for p in out.rglob("*") if p.is_file()}
+    best = {name for name in found if name.startswith("model_0/checkpoints/best-epoch=")}
+    assert len(best) == 1
+    assert found - best == {
+        "config.toml",
+        "splits.json",
+        "model_0/best.pt",
+        "model_0/checkpoints/last.ckpt",
+        "model_0/test_predictions.csv",
+        "model_0/trainer_logs/version_0/hparams.yaml",
+        "model_0/trainer_logs/version_0/metrics.csv",
+    }
+
+
+def test_best_model_has_the_settings_that_were_asked_for(trained):
+    _, out = trained
+    model = load_model(out / "model_0" / "best.pt")
+    assert type(model.message_passing) is DiffPoolBondMessagePassing
+    assert type(model.agg) is GraphReadout
+    assert model.message_passing.hparams["ratio"] == 0.3
+    assert model.message_passing.hparams["aggregation"] == "norm"
+    assert model.message_passing.hparams["d_h"] == 16
+    assert load_output_columns(out / "model_0" / "best.pt") == ["y"]
+
+
+def test_stock_predict_repeats_the_test_predictions(trained, tmp_path, monkeypatch):
+    data, out = trained
+    test = json.loads((out / "splits.json").read_text())[0]["test"]
+    pd.read_csv(data).iloc[test].to_csv(tmp_path / "test.csv", index=False)
+    words = ("predict", "-i", tmp_path / "test.csv", "--model-paths", out, "-s", "smiles")
+    chemprop_command(monkeypatch, *words, "-o", tmp_path / "stock.csv", "--accelerator", "cpu")
+    assert tritonpool(*words, "-o", tmp_path / "ours.csv", "--accelerator", "cpu") == 0
+    for name in ("stock.csv", "ours.csv"):
+        values = pd.read_csv(tmp_path / name)["y"].to_numpy()
+        np.testing.assert_allclose(values, predictions(out)[:, 0], rtol=1e-5)
+
+
+def test_fingerprint_has_a_row_for_each_molecule(trained, tmp_path):
+    data, out = trained
+    words = ("-i", data, "--model-paths", out / "model_0" / "best.pt", "-s", "smiles")
+    assert (
+        tritonpool("fingerprint", *words, "--ffn-block-index", 0, "-o", tmp_path / "fps.csv") == 0
+    )
+    (found,) = tmp_path.glob("fps*.csv")
+    assert len(pd.read_csv(found)) == 40
+
+
+def test_config_file_repeats_the_run(trained, tmp_path):
+    _, out = trained
+    again = tmp_path / "again"
+    assert tritonpool("train", "--config-path", out / "config.toml", "-o", again) == 0
+    np.testing.assert_array_equal(predictions(again), predictions(out))
+    assert last_metrics(again) == last_metrics(out)
+    first, second = (Path(f, "config.toml").read_text().splitlines() for f in (out, again))
+    assert {line for line in first if not line.startswith("output-dir")} == {
+        line for line in second if not line.startswith("output-dir")
+    }
+
+
+def test_logs_the_auxiliary_losses_and_the_progress(trained):
+    _, out = trained
+    table = pd.read_csv(out / "model_0/trainer_logs/version_0/metrics.csv")
+    for name in ("train_link", "train_entropy", "train_loss_epoch", "val_loss"):
+        assert table[name].notna().sum() == 2, name
+
+
+def test_plain_training_is_that_of_chemprop(tmp_path, monkeypatch):
+    data = write_table(tmp_path / "data.csv")
+    words = (*SMALL, *SHORT, "--ensemble-size", 2, "--dropout", 0.2, "--metrics", "rmse", "r2")
+    assert train(data, tmp_path / "ours", "--diffpool-levels", 0, *words[len(SMALL + SHORT) :]) == 0
+    chemprop_command(monkeypatch, "train", "-i", data, "-o", tmp_path / "stock", *words)
+    for model in (0, 1):
+        ours, stock = (predictions(tmp_path / name, model) for name in ("ours", "stock"))
+        np.testing.assert_array_equal(ours, stock)
+        ours, stock = (last_metrics(tmp_path / name, model) for name in ("ours", "stock"))
+        assert ours == stock
+    names = {
+        str(p.relative_to(tmp_path / "ours")) for p in (tmp_path / "ours").rglob("*") if p.is_file()
+    }
+    assert names == {
+        str(p.relative_to(tmp_path / "stock"))
+        for p in (tmp_path / "stock").rglob("*")
+        if p.is_file()
+    }
+
+
+def test_train_size_cuts_the_training_part_only(tmp_path):
+    data = write_table(tmp_path / "data.csv")
+    splits = {}
+    for size in (32, 20, 10):
+        out = tmp_path / str(size)
+        assert train(data, out, "--train-size", size, "--diffpool-levels", 0) == 0
+        splits[size] = json.loads((out / "splits.json").read_text())[0]
+    for size, split in splits.items():
+        assert len(set(split["train"])) == size
+        assert split["val"] == splits[32]["val"]
+        assert split["test"] == splits[32]["test"]
+    # the smaller ones are nested, so that a learning curve is about size only
+    assert set(splits[10]["train"]) < set(splits[20]["train"]) < set(splits[32]["train"])
+
+
+def test_train_size_is_a_random_draw_with_the_seed_of_the_data(tmp_path):
+    data = write_table(tmp_path / "data.csv", 60)
+    (tmp_path / "splits.json").write_text('[{"train": "0-39", "val": "40-49", "test": "50-59"}]')
+    drawn = []
+    for seed in (0, 0, 1):
+        out = tmp_path / str(len(drawn))
+        words = ("--splits-file", tmp_path / "splits.json", "--data-seed", seed)
+        assert train(data, out, *words, "--train-size", 12, "--diffpool-levels", 0) == 0
+        drawn.append(json.loads((out / "splits.json").read_text())[0]["train"])
+    assert drawn[0] == drawn[1] != drawn[2]
+    assert drawn[0] != sorted(range(12))
+    assert all(0 <= i < 40 for i in drawn[0])
+
+
+def test_replicates_go_to_folders_of_their_own(tmp_path):
+    data = write_table(tmp_path / "data.csv")
+    out = tmp_path / "out"
+    assert train(data, out, "--num-replicates", 2, "--remove-checkpoints") == 0
+    for i in (0, 1):
+        assert (out / f"replicate_{i}" / "model_0" / "best.pt").is_file()
+        assert not (out / f"replicate_{i}" / "model_0" / "checkpoints").exists()
+    first, second = json.loads((out / "splits.json").read_text())
+    assert first["test"] != second["test"]
+
+
+@pytest.mark.parametrize(
+    ("task", "column"),
+    [
+        ("classification", lambda row, text: row % 2),
+        ("multiclass", lambda row, text: row % 3),
+        ("regression-mve", lambda row, text: len(text)),
+        ("regression-evidential", lambda row, text: len(text)),
+        ("regression-quantile", lambda row, text: len(text)),
+    ],
+)
+@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
+def test_every_task_trains_in_every_precision(tmp_path, task, column, precision):
+    data = write_table(tmp_path / "data.csv", t=column)
+    # metrics.csv must not be all that is checked: the predictions go through NumPy
+    words = ("--task-type", task, "--precision", precision)
+    assert train(data, tmp_path / "out", *words) == 0
+    table = pd.read_csv(tmp_path / "out" / "model_0" / "test_predictions.csv")
+    assert len(table) == 4
+    assert table["t"].notna().all()
+    model = torch.load(tmp_path / "out/model_0/best.pt", weights_only=False)
+    assert all(
+        w.dtype == torch.float32 for w in model["state_dict"].values() if w.is_floating_point()
+    )
+
+
+def test_two_components_and_atom_messages(tmp_path, monkeypatch):
+    table = pd.read_csv(write_table(tmp_path / "one.csv"))
+    table["solvent"] = list(table["smiles"][::-1])
+    table.to_csv(tmp_path / "two.csv", index=False)
+    words = ("-s", "smiles", "solvent", "--target-columns", "y")
+    out = tmp_path / "out"
+    assert train(tmp_path / "two.csv", out, *words, "--atom-messages", "--batch-norm") == 0
+    model = load_model(out / "model_0" / "best.pt", multicomponent=True)
+    assert [type(b) for b in model.message_passing.blocks] == [DiffPoolAtomMessagePassing] * 2
+    target = tmp_path / "predicted.csv"
+    paths = ("-i", tmp_path / "two.csv", "--model-paths", out, "-o", target)
+    chemprop_command(monkeypatch, "predict", *words[:3], *paths)
+    assert pd.read_csv(target)["y"].std() > 0
+
+
+def test_reactions(tmp_path):
+    data = write_table(tmp_path / "data.csv")
+    table = pd.read_csv(data)
+    table["smiles"] = [f"{a}>>{b}" for a, b in zip(table.smiles, table.smiles[::-1], strict=True)]
+    table.to_csv(data, index=False)
+    assert train(data, tmp_path / "out", "-r", "smiles") == 0
+    assert np.isfinite(predictions(tmp_path / "out").astype(float)).all()
+
+
+def test_encoder_of_a_stock_foundation_becomes_ours(tmp_path):
+    data = write_table(tmp_path / "data.csv")
+    assert train(data, tmp_path / "plain", "--diffpool-levels", 0) == 0
+    plain = tmp_path / "plain/model_0/best.pt"
+    # a learning rate of almost 0 leaves the encoder as it came
+    frozen = ("--init-lr", 1e-12, "--max-lr", 1e-12, "--final-lr", 1e-12)
+    out = tmp_path / "pooled"
+    assert train(data, out, "--from-foundation", plain, "--diffpool-levels", 2, *frozen) == 0
+    before, after = load_model(plain), load_model(out / "model_0/best.pt")
+    assert after.message_passing.hparams["levels"] == 2
+    torch.testing.assert_close(after.message_passing.W_h.weight, before.message_passing.W_h.weight)
+    # and a foundation that pools already keeps its levels
+    again = tmp_path / "again"
+    assert train(data, again, "--from-foundation", out / "model_0/best.pt") == 0
+    assert load_model(again / "model_0/best.pt").message_passing.hparams["levels"] == 2
+
+
+def test_checkpoint_goes_on_with_the_saved_model(trained, tmp_path):
+    data, out = trained
+    best = out / "model_0" / "best.pt"
+    words = ("--checkpoint", best, "--freeze-encoder", "--frzn-ffn-layers", 1)
+    assert train(data, tmp_path / "out", *words) == 0
+    before, after = load_model(best), load_model(tmp_path / "out/model_0/best.pt")
+    for name, value in before.message_passing.state_dict().items():
+        torch.testing.assert_close(after.message_passing.state_dict()[name], value, rtol=0, atol=0)
+    assert not torch.equal(after.predictor.ffn[1][2].weight, before.predictor.ffn[1][2].weight)
+    assert DiffPoolMPNN.load_from_file(tmp_path / "out/model_0/best.pt") is not None
+    assert "diffpool" not in (tmp_path / "out" / "config.toml").read_text()
+
+
+def test_batch_norm_predicts_every_test_molecule(tmp_path):
+    # 6 of the 40 are in no full batch, and validation has fewer than one batch
+    data = write_table(tmp_path / "data.csv")
+    assert train(data, tmp_path / "out", "--batch-norm", "--batch-size", 12) == 0
+    assert len(predictions(tmp_path / "out")) == 4
+
+
+def test_insulator_polymers(tmp_path, insulator_csv):
+    table = pd.read_csv(insulator_csv).iloc[:120]
+    table.to_csv(tmp_path / "data.csv", index=False)
+    words = ("-s", "smiles", "--target-columns", "bandgap_chain", "--metrics", "rmse")
+    assert train(tmp_path / "data.csv", tmp_path / "out", *words) == 0
+    saved = pd.read_csv(tmp_path / "out/model_0/test_predictions.csv")["bandgap_chain"]
+    assert saved.between(-5, 15).all()

@@ -1,0 +1,81 @@
+"""Compilation without a GPU, in processes of its own: in this one the kernels are interpreted."""
+
+import csv
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+KERNELS = 11
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="Triton exists for Linux only")
+
+
+def run(*command):
+    environment = {k: v for k, v in os.environ.items() if k != "TRITON_INTERPRET"}
+    return subprocess.run(
+        [sys.executable, *command], cwd=ROOT, env=environment, capture_output=True, text=True
+    )
+
+
+@pytest.mark.parametrize("target", ["sm_90", "gfx942"])
+def test_one_variant_of_every_kernel_compiles_without_spills(target, tmp_path):
+    table = tmp_path / "table.csv"
+    options = ["--target", target, "--one", "--write", str(table)]
+    done = run("-m", "benchmarks.resources", *options)
+    assert done.returncode == 0, done.stdout + done.stderr
+    with table.open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == KERNELS == len({row["kernel"] for row in rows})
+    assert all(int(row["registers"]) > 0 and int(row["spills"]) == 0 for row in rows)
+    assert f"{KERNELS} builds, 0 faults" in done.stdout
+
+
+BAD_TILE = """
+import dataclasses
+from benchmarks.resources import builds, compile_build, faults
+wanted = next(b for b in builds(("sm_90",)) if b.name == "coarsen_bwd_assignment"
+              and dict(b.constants)["HAS_F"] and not dict(b.constants)["WIDE"])
+few = tuple((dict(wanted.options) | {"num_warps": 1}).items())
+row = compile_build(dataclasses.replace(wanted, options=few))
+print(row)
+assert row.spills > 0 and any("spills" in fault for fault in faults(row))
+row = dataclasses.replace(row, spills=0)
+assert faults(row) == []
+assert "shared" in faults(dataclasses.replace(row, shared=300_000))[0]
+"""
+
+
+def test_a_tile_with_too_few_threads_is_a_fault():
+    done = run("-c", BAD_TILE)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+MISSING_BUILD = """
+import sys
+from pathlib import Path
+from benchmarks.resources import Resources, changes, write
+rows = [Resources(kernel, "variant", "sm_90", 32, 0, 0) for kernel in ("pool", "lift")]
+table = Path(sys.argv[1])
+write(table, rows)
+assert changes(table, rows) == []
+assert changes(table, rows[:1]) == [f"only in {table}: lift variant sm_90"]
+write(table, rows[1:])
+assert changes(table, rows) == [f"not in {table}: pool variant sm_90"]
+"""
+
+
+def test_the_check_sees_builds_that_come_and_go(tmp_path):
+    done = run("-c", MISSING_BUILD, str(tmp_path / "table.csv"))
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_the_committed_table_has_no_spills():
+    with (ROOT / "benchmarks/results/resources.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert {row["target"] for row in rows} == {"sm_80", "sm_90", "sm_100", "gfx942"}
+    assert len({row["kernel"] for row in rows}) == KERNELS
+    assert [row for row in rows if int(row["spills"])] == []

@@ -1,0 +1,146 @@
+"""The DiffPool layer."""
+
+import copy
+import io
+
+import pytest
+import torch
+from batches import make_sample
+from torch import nn
+
+import tritonpool
+from tritonpool import DiffPool, Graph
+
+
+def batch(dtype=torch.float32):
+    return make_sample([6, 0, 1, 9], [14, 0, 0, 20], [1] * 4, K=1, D=5, C=3).to(dtype).graph
+
+
+def test_shapes_shares_and_losses():
+    graph = batch()
+    layer = DiffPool(5, max_clusters=4, ratio=0.5)
+    coarse, S, losses = layer(graph)
+    assert coarse.plan.nodes.tolist() == [3, 0, 1, 4]  # ceil(6/2), none, at least 1, at most K
+    assert S.shape == (16, 4)
+    torch.testing.assert_close(S.sum(1), torch.ones(16))
+    used = torch.tensor([3, 0, 1, 4])[graph.batch]
+    assert torch.equal(S > 0, torch.arange(4) < used[:, None])
+    assert coarse.x.shape == (8, 5) and coarse.edge_attr.shape == (3 * 2 + 4 * 3, 3)
+    assert set(losses) == {"link", "entropy"}
+    scaled = (
+        graph.edge_weight
+        / torch.tensor(
+            [graph.edge_weight[graph.batch[graph.edge_index[0]] == g].max() for g in (0, 3)]
+        )
+        .repeat_interleave(torch.tensor([3, 3]))[[0, 3]]
+        .repeat(1)[(graph.batch[graph.edge_index[0]] == 3).long()]
+    )
+    expected = tritonpool.link_loss(graph.replace(edge_weight=scaled), S, [3, 0, 1, 4])
+    torch.testing.assert_close(losses["link"], expected)
+    torch.testing.assert_close(losses["entropy"], tritonpool.entropy_loss(graph, S, [3, 0, 1, 4]))
+    assert layer(graph, compute_losses=False)[2] == {}
+
+
+def test_every_parameter_learns_and_z_is_what_is_pooled():
+    graph = batch()
+    layer = DiffPool(5, max_clusters=4, ratio=0.5)
+    z = torch.randn(16, 7, requires_grad=True)
+    coarse, S, losses = layer(graph, z)
+    torch.testing.assert_close(coarse.x.sum(0), z.sum(0))
+    loss = coarse.x.square().sum() + coarse.edge_attr.sum() + sum(losses.values())
+    loss.backward()
+    assert all(bool(p.grad.abs().sum() > 0) for p in layer.parameters())
+    assert bool(z.grad.abs().sum() > 0)
+
+
+def test_levels_stack():
+    graph = batch()
+    first, second = DiffPool(5, 4, 0.5), DiffPool(5, 2, 0.5)
+    coarse, _, _ = first(graph)
+    top, S, losses = second(coarse)
+    assert top.plan.nodes.tolist() == [2, 0, 1, 2]
+    (top.x.square().sum() + losses["link"]).backward()
+    assert all(bool(p.grad.abs().sum() > 0) for p in first.parameters())
+
+
+def test_the_link_loss_at_coarse_levels_sees_weights_up_to_one():
+    """Weights a hundred times larger are the same graph to the loss."""
+    graph = batch()
+    layer = DiffPool(5, 4, 0.5)
+    larger = graph.replace(edge_weight=100 * graph.edge_weight)
+    torch.testing.assert_close(layer(graph)[2]["link"], layer(larger)[2]["link"])
+
+
+def test_hard_assignment_is_for_inference():
+    graph = batch()
+    layer = DiffPool(5, 4, 0.5)
+    with pytest.raises(ValueError, match="hard=True has no gradient .* call eval"):
+        layer(graph, hard=True)
+    layer.eval()
+    soft, hard = layer(graph)[1], layer(graph, hard=True)[1]
+    assert torch.equal(hard.argmax(1), soft.argmax(1))
+    assert set(hard.flatten().tolist()) == {0.0, 1.0}
+
+
+def test_any_network_can_assign():
+    class Convolution(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.lin = nn.Linear(5, 4)
+
+        def forward(self, x, edge_index):
+            return self.lin(x).index_add(0, edge_index[1], self.lin(x)[edge_index[0]])
+
+    graph = batch()
+    for network in (nn.Linear(5, 4), Convolution()):
+        layer = DiffPool(5, 4, 0.5, assignment=network)
+        assert layer(graph)[0].num_nodes == 8
+    with pytest.raises(ValueError, match=r"must return 16 x 4 scores, but returned \(16, 3\)"):
+        DiffPool(5, 4, assignment=nn.Linear(5, 3))(graph)
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        ({"ratio": 0}, r"ratio must be above 0 and at most 1, but is 0"),
+        ({"ratio": 1.5}, "ratio must be above 0 and at most 1, but is 1.5"),
+        ({"ratio": float("nan")}, "ratio must be above 0 and at most 1, but is nan"),
+        ({"max_clusters": 0}, "max_clusters must be at least 1, but is 0"),
+        ({"in_channels": 0}, "in_channels must be at least 1, but is 0"),
+    ],
+)
+def test_bad_settings_are_named(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        DiffPool(**{"in_channels": 5, "max_clusters": 4, **arguments})
+
+
+def test_wrong_width_is_named():
+    with pytest.raises(ValueError, match="graph.x must have in_channels = 6 columns, but has 5"):
+        DiffPool(6, 4)(batch())
+
+
+def test_save_load_copy_reset_repr():
+    layer = DiffPool(5, 4, 0.5)
+    graph = batch()
+    expected = layer(graph)[1]
+    buffer = io.BytesIO()
+    torch.save(layer.state_dict(), buffer)
+    buffer.seek(0)
+    other = DiffPool(5, 4, 0.5)
+    assert not torch.equal(other(graph)[1], expected)
+    other.load_state_dict(torch.load(buffer))
+    assert torch.equal(other(graph)[1], expected)
+    assert torch.equal(copy.deepcopy(layer)(graph)[1], expected)
+    layer.reset_parameters()
+    assert not torch.equal(layer(graph)[1], expected)
+    assert repr(layer).startswith("DiffPool(\n  in_channels=5, max_clusters=4, ratio=0.5\n")
+
+
+def test_no_padding_no_batch_effect():
+    """A molecule's clusters do not depend on the largest molecule of its batch."""
+    graph = batch()
+    layer = DiffPool(5, 4, 0.5)
+    _, S, _ = layer(graph)
+    own = graph.edge_index[:, graph.batch[graph.edge_index[0]] == 0]
+    alone = Graph(graph.x[:6], own)
+    torch.testing.assert_close(layer(alone)[1], S[:6])

@@ -1,0 +1,171 @@
+"""The batch, its integer plan, and what is said about bad input."""
+
+import pytest
+import torch
+from batches import make_sample, samples
+from hypothesis import given
+
+from tritonpool import Graph
+from tritonpool.plan import CoarsePlan, Plan, cluster_counts
+
+
+def edges(*pairs):
+    return torch.tensor(pairs, dtype=torch.int64).reshape(-1, 2).T
+
+
+@given(samples())
+def test_plan_pointers_and_orders(sample):
+    g, plan = sample.graph, sample.graph.plan
+    src, dst = g.edge_index if plan.order is None else g.edge_index[:, plan.order]
+    assert torch.equal(plan.src, src) and torch.equal(plan.dst, dst)
+    for i in range(g.num_nodes):
+        out = plan.out_edge[plan.out_ptr[i] : plan.out_ptr[i + 1]]
+        into = plan.in_edge[plan.in_ptr[i] : plan.in_ptr[i + 1]]
+        assert sorted(out.tolist()) == (src == i).nonzero()[:, 0].tolist()
+        assert sorted(into.tolist()) == (dst == i).nonzero()[:, 0].tolist()
+    for i in range(g.num_graphs):
+        assert plan.nodes[i] == (g.batch == i).sum() == plan.node_ptr[i + 1] - plan.node_ptr[i]
+        own = range(int(plan.edge_ptr[i]), int(plan.edge_ptr[i + 1]))
+        assert list(own) == (g.batch[src] == i).nonzero()[:, 0].tolist()
+    distinct = len({*zip(src.tolist(), dst.tolist(), strict=True)})
+    if plan.parallel is None:
+        assert distinct == g.num_edges
+    else:
+        assert len(set(plan.parallel.tolist())) == distinct == plan.parallel_ptr.numel() - 1
+
+
+@pytest.mark.parametrize("drop", [True, False])
+def test_coarse_plan_lists_every_pair_row_major_with_its_reverse(drop):
+    coarse = CoarsePlan.build(torch.tensor([3, 0, 1, 2]), drop)
+    plan = coarse.plan
+    expected = [
+        (first + p, first + q)
+        for first, c in ((0, 3), (3, 0), (3, 1), (4, 2))
+        for p in range(c)
+        for q in range(c)
+        if p != q or not drop
+    ]
+    pairs = list(zip(plan.src.tolist(), plan.dst.tolist(), strict=True))
+    assert pairs == expected
+    assert [pairs[r] for r in coarse.rev.tolist()] == [(q, p) for p, q in expected]
+    rebuilt = Plan.build(plan.batch, coarse.edge_index, 6, 4)
+    for name in ("nodes", "edges", "node_ptr", "edge_ptr", "out_ptr", "in_ptr", "out_edge"):
+        assert torch.equal(getattr(plan, name), getattr(rebuilt, name)), name
+    for i in range(6):
+        span = slice(int(plan.in_ptr[i]), int(plan.in_ptr[i + 1]))
+        assert sorted(plan.in_edge[span].tolist()) == sorted(rebuilt.in_edge[span].tolist())
+
+
+def test_coarse_plan_tiles_cover_every_block_once():
+    coarse = CoarsePlan.build(torch.tensor([5, 0, 2]), True)
+    expected = [(0, 0, 0), (0, 0, 4), (0, 2, 0), (0, 2, 4), (0, 4, 0), (0, 4, 4), (2, 0, 0)]
+    assert sorted(map(tuple, coarse.tiles(2, 4).tolist())) == expected
+
+
+@pytest.mark.parametrize(
+    "nodes, K, ratio, expected",
+    [(0, 8, 0.5, 0), (1, 8, 0.01, 1), (10, 8, 0.5, 5), (30, 8, 0.5, 8), (100, 32, 0.07, 7)],
+)
+def test_cluster_counts(nodes, K, ratio, expected):
+    # 100 * 0.07 is 7.000000000000001 in float64, which must not make an eighth cluster
+    assert cluster_counts(torch.tensor([nodes]), K, ratio).tolist() == [expected]
+
+
+def test_plan_is_made_once_and_shared():
+    graph = make_sample([3, 2], [4, 2], [2, 1], K=2).graph
+    plan = graph.plan
+    assert graph.plan is plan
+    assert graph.replace(x=graph.x + 1).plan is plan
+    assert plan.coarse(torch.tensor([2, 1]), True) is plan.coarse(torch.tensor([2, 1]), True)
+    assert graph.to("cpu").plan is plan
+
+
+def test_replace_refuses_to_change_the_structure():
+    graph = make_sample([3], [4], [2], K=2).graph
+    with pytest.raises(ValueError, match=r"replace takes x, edge_attr and edge_weight, not"):
+        graph.replace(edge_index=graph.edge_index)
+    with pytest.raises(ValueError, match="x must be of 3 rows"):
+        graph.replace(x=torch.zeros(4, 2))
+
+
+X = torch.zeros(3, 2)
+INDEX = edges((0, 1), (1, 2))
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        ({"x": torch.zeros(3)}, r"x must be a floating-point V x D tensor.*shape \(3,\)"),
+        ({"x": torch.zeros(3, 2).long()}, "x must be a floating-point V x D.*int64"),
+        ({"x": [[1.0]]}, "x must be a tensor, but is list"),
+        ({"edge_index": INDEX.T}, r"edge_index must be an int64 2 x E.*\(2, 2\)|node"),
+        ({"edge_index": INDEX.int()}, "edge_index must be an int64 2 x E tensor.*int32"),
+        ({"edge_index": torch.zeros(3, 2).long()}, r"edge_index must be .* shape \(3, 2\)"),
+        ({"edge_attr": torch.zeros(3, 4)}, r"edge_attr must be .* with E = 2, .*\(3, 4\)"),
+        ({"edge_attr": torch.zeros(2)}, r"edge_attr must be .*E x C.*\(2,\)"),
+        ({"edge_weight": torch.ones(2, 1)}, r"edge_weight must be .*\(2,\).*\(2, 1\)"),
+        ({"edge_weight": torch.ones(2).long()}, "edge_weight must be a floating-point.*int64"),
+        ({"batch": torch.zeros(2).long()}, r"batch must be an int64 tensor of shape \(3,\)"),
+        ({"batch": torch.zeros(3)}, "batch must be an int64 tensor.*float32"),
+        ({"num_graphs": -1}, "num_graphs must be an int >= 0, but is -1"),
+        ({"num_graphs": 1.0}, "num_graphs must be an int >= 0, but is 1.0"),
+        ({"edge_index": edges((0, 3))}, "edge_index holds node 3, but the batch has nodes 0 to 2"),
+        ({"edge_index": edges((-1, 0))}, "edge_index holds node -1, but"),
+        (
+            {"x": X[:0], "edge_index": edges((0, 0))},
+            "edge_index holds node 0, but the batch has no nodes",
+        ),
+        ({"batch": torch.tensor([0, 1, 0])}, r"batch must not decrease, but batch\[2\] is 0 after"),
+        ({"batch": torch.tensor([0, 0, 1])}, "edge 1 joins node 1 of graph 0 to node 2 of graph 1"),
+        ({"batch": torch.tensor([0, 0, 0]) + 5, "num_graphs": 2}, "batch names graph 5, but num"),
+        ({"edge_weight": torch.tensor([1.0, -2.0])}, r"edge_weight\[1\] is -2"),
+        ({"edge_weight": torch.tensor([torch.nan, 1])}, r"edge_weight\[0\] is nan"),
+    ],
+)
+def test_bad_batches_are_named(arguments, message):
+    if message.startswith("edge_index must be an int64 2 x E.*"):
+        arguments = {"edge_index": torch.zeros(4, 3).long()}
+        message = r"edge_index must be an int64 2 x E.*\(4, 3\)"
+    with pytest.raises(ValueError, match=message):
+        Graph(**{"x": X, "edge_index": INDEX, **arguments}).validate()
+
+
+def test_num_graphs_is_counted_and_empty_graphs_at_the_end_are_kept():
+    batch = torch.tensor([0, 0, 2])
+    assert Graph(X, edges((0, 1)), batch=batch).num_graphs == 3
+    assert Graph(X, edges((0, 1)), batch=batch, num_graphs=5).plan.nodes.tolist() == [2, 0, 1, 0, 0]
+    assert Graph(X[:0], edges(), batch=batch[:0]).num_graphs == 0
+
+
+def test_repr_tells_the_sizes():
+    graph = make_sample([3, 2], [4, 2], [2, 1], K=2, D=7, C=5).graph
+    assert repr(graph) == "Graph(2 graphs, 5 nodes x 7, 6 edges x 5, weighted, cpu)"
+
+
+@pytest.mark.gpu
+def test_plan_costs_one_copy_to_the_host():
+    graph = make_sample([3, 2], [4, 2], [2, 1], K=2).graph.to("cuda")
+    with torch.profiler.profile() as profile:
+        assert graph.plan.num_nodes == 5
+    copies = [e for e in profile.events() if "Memcpy DtoH" in e.name]
+    assert len(copies) == 1
+
+
+def test_pyg_round_trip():
+    pytest.importorskip("torch_geometric")
+    graph = make_sample([3, 2, 0], [4, 2, 0], [2, 1, 1], K=2).graph
+    data = graph.to_pyg()
+    assert data.num_graphs == 3
+    back = Graph.from_pyg(data)
+    for name in ("x", "edge_index", "edge_attr", "edge_weight", "batch"):
+        assert torch.equal(getattr(back, name), getattr(graph, name)), name
+    assert back.num_graphs == 3
+
+
+def test_from_pyg_reads_a_collated_batch_and_flat_edge_attributes():
+    data = pytest.importorskip("torch_geometric.data")
+    one = data.Data(x=X, edge_index=INDEX, edge_attr=torch.tensor([1.0, 2.0]))
+    graph = Graph.from_pyg(data.Batch.from_data_list([one, one]))
+    assert graph.num_graphs == 2
+    assert graph.edge_attr.tolist() == [[1.0], [2.0], [1.0], [2.0]]
+    assert Graph.from_pyg(one).num_graphs == 1

@@ -1,0 +1,130 @@
+"""The auxiliary losses: conventions of PyG and tgp, cancellation, independence of padding."""
+
+import pytest
+import torch
+from batches import BACKENDS, make_sample, samples
+from hypothesis import given
+
+from tritonpool import Graph, entropy_loss, link_loss
+
+on_backends = pytest.mark.parametrize("backend", BACKENDS)
+
+
+@on_backends
+@pytest.mark.parametrize("seed", range(3))
+def test_pyg_convention_equals_dense_diff_pool(backend, seed):
+    nn = pytest.importorskip("torch_geometric.nn")
+    utils = pytest.importorskip("torch_geometric.utils")
+    sample = make_sample([5, 3, 7], [8, 4, 12], [3, 3, 3], K=3, seed=seed, shuffle=False)
+    g = sample.graph
+    x, mask = utils.to_dense_batch(g.x, g.batch)
+    logits, _ = utils.to_dense_batch(sample.S.log(), g.batch)
+    adj = utils.to_dense_adj(g.edge_index, g.batch, g.edge_weight)
+    _, _, link, entropy = nn.dense_diff_pool(x, adj, logits, mask)
+    for loss, expected in ((link_loss, link), (entropy_loss, entropy)):
+        found = loss(g, sample.S, convention="pyg", backend=backend)
+        torch.testing.assert_close(found, expected, rtol=1e-10, atol=1e-12)
+
+
+@on_backends
+def test_tgp_convention_divides_by_real_entries(backend):
+    sample = make_sample([5, 3, 7], [8, 4, 12], [3, 3, 3], K=3)
+    g, S = sample.graph, sample.S
+    A = torch.zeros(15, 15).double()
+    A.index_put_(tuple(g.edge_index), g.edge_weight, accumulate=True)
+    own = g.batch[:, None] == g.batch
+    expected = ((A - S @ S.T) * own).norm() / (5**2 + 3**2 + 7**2)
+    found = link_loss(g, S, convention="tgp", backend=backend)
+    torch.testing.assert_close(found, expected)
+    entropy = -(S * S.log()).sum() / 15
+    torch.testing.assert_close(entropy_loss(g, S, convention="tgp", backend=backend), entropy)
+
+
+def cliques(*sizes, noise=0.0, dtype=torch.float64):
+    """Graphs made of complete blocks with self-loops, and the S that explains them exactly."""
+    n = sum(sizes)
+    block = torch.repeat_interleave(torch.arange(len(sizes)), torch.tensor(sizes))
+    edge_index = (block[:, None] == block).nonzero().T
+    S = torch.nn.functional.one_hot(block).to(dtype)
+    S = (1 - noise) * S + noise / len(sizes)
+    return Graph(torch.zeros(n, 1, dtype=dtype), edge_index), S
+
+
+@on_backends
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+def test_at_the_optimum_loss_and_gradient_are_zero(backend, dtype):
+    graph, S = cliques(3, 2, dtype=dtype)
+    S.requires_grad_()
+    loss = link_loss(graph, S, backend=backend)
+    assert loss.item() == 0
+    loss.backward()
+    assert torch.equal(S.grad, torch.zeros_like(S))
+
+
+@on_backends
+def test_rounding_at_an_inexact_optimum_counts_as_zero(backend):
+    """A = S S^T up to rounding: the direction of what is left over is noise, not a gradient."""
+    S = torch.rand(5, 3).double().softmax(1).requires_grad_()
+    edge_index = torch.ones(5, 5).nonzero().T
+    graph = Graph(torch.zeros(5, 1), edge_index, None, (S @ S.T).detach().flatten())
+    loss = link_loss(graph, S, backend=backend)
+    loss.backward()
+    assert loss.item() == 0
+    assert torch.equal(S.grad, torch.zeros_like(S))
+
+
+@on_backends
+@pytest.mark.parametrize("noise", [1e-1, 1e-3, 1e-4])
+def test_near_the_optimum_nothing_cancels(backend, noise):
+    """The expanded form loses all digits here in float32; the result must not."""
+    graph, S = cliques(6, 5, 4, noise=noise, dtype=torch.float32)
+    exact = S.double().requires_grad_()
+    A = torch.zeros(15, 15).double()
+    A[tuple(graph.edge_index)] = 1
+    expected = (A - exact @ exact.T).norm() / 15
+    expected.backward()
+    S.requires_grad_()
+    loss = link_loss(graph, S, backend=backend)
+    loss.backward()
+    assert loss.item() == pytest.approx(expected.item(), rel=1e-5)
+    error = (S.grad - exact.grad).norm() / exact.grad.norm()
+    assert float(error) < 1e-4
+
+
+@on_backends
+def test_losses_do_not_depend_on_batch_mates_or_empty_graphs(backend):
+    sample = make_sample([5, 0, 3], [8, 0, 4], [3, 1, 2], K=3)
+    g, S = sample.graph, sample.S
+    for loss in (link_loss, entropy_loss):
+        alone = []
+        for i in (0, 2):
+            rows = g.batch == i
+            own = rows[g.edge_index[0]]
+            first = int(rows.nonzero()[0])
+            one = Graph(g.x[rows], g.edge_index[:, own] - first, None, g.edge_weight[own])
+            alone.append(loss(one, S[rows], backend=backend))
+        expected = (alone[0] + alone[1]) / 3  # the graph without nodes counts 0
+        torch.testing.assert_close(loss(g, S, sample.clusters, backend=backend), expected)
+
+
+@given(samples(weights=False))
+def test_no_weights_means_one_each(sample):
+    g = sample.graph
+    ones = g.replace(edge_weight=torch.ones(g.num_edges).double())
+    first = link_loss(g, sample.S, sample.clusters)
+    torch.testing.assert_close(first, link_loss(ones, sample.S, sample.clusters))
+
+
+def test_entropy_counts_nothing_for_zeros_and_log_k_for_uniform():
+    graph = Graph(torch.zeros(2, 1), torch.zeros(2, 0, dtype=torch.int64))
+    S = torch.tensor([[0.5, 0.5], [0.0, 1.0]], requires_grad=True)
+    loss = entropy_loss(graph, S)
+    loss.backward()
+    assert loss.item() == pytest.approx(torch.log(torch.tensor(2.0)).item() / 2)
+    assert torch.isfinite(S.grad).all() and float(S.grad[1, 0]) == 0
+
+
+def test_unknown_convention():
+    graph, S = cliques(2, 2)
+    with pytest.raises(ValueError, match="unknown convention 'dgl'; expected one of mean, pyg, tg"):
+        link_loss(graph, S, convention="dgl")

@@ -1,0 +1,222 @@
+"""The public op: arguments, dtypes, autocast, memory; and the sparse backend's own backward."""
+
+import pytest
+import torch
+from batches import BACKENDS, everything, make_sample, relative_rms
+
+import tritonpool
+from tritonpool import Graph, coarsen, lift, sparse
+from tritonpool.losses import assignment_losses
+
+
+def test_ethane_by_hand():
+    """Two carbons, one bond: the simplest numbers one can check on paper."""
+    graph = Graph(
+        torch.tensor([[1.0], [3.0]]),
+        torch.tensor([[0, 1], [1, 0]]),
+        torch.tensor([[10.0], [10.0]]),
+    )
+    S = torch.tensor([[0.75, 0.25], [0.5, 0.5]])
+    coarse = coarsen(graph, S, drop_self_loops=False)
+    assert coarse.x.tolist() == [[2.25], [1.75]]
+    assert coarse.edge_index.tolist() == [[0, 0, 1, 1], [0, 1, 0, 1]]
+    assert coarse.edge_weight.tolist() == [0.75, 0.5, 0.5, 0.25]
+    assert coarse.edge_attr[:, 0].tolist() == pytest.approx([10.0] * 4)
+    assert coarse.batch.tolist() == [0, 0] and coarse.num_graphs == 1
+    assert lift(coarse.x, graph, S).tolist() == [[2.125], [2.0]]
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("drop", [True, False])
+@pytest.mark.parametrize("weights", [True, False])
+def test_gradcheck(backend, drop, weights):
+    sample = make_sample([3, 0, 4], [4, 0, 6], [2, 1, 3], K=3, D=2, C=2, weights=weights)
+    g = sample.graph
+    if weights:  # the gradient jumps where a pair loses its last weight
+        g = g.replace(edge_weight=g.edge_weight.clamp(min=0.2))
+    # hypothesis-free and small: every entry is perturbed twice
+    free = (sample.S > 0).double()
+
+    def outputs(S, x, F, w=None):
+        graph = Graph(x, g.edge_index, F, w, g.batch, g.num_graphs)
+        S = S * free
+        out = coarsen(graph, S, sample.clusters, drop_self_loops=drop, backend=backend)
+        losses = assignment_losses(graph, S, sample.clusters, backend=backend)
+        back = lift(out.x, graph, S, sample.clusters, backend=backend)
+        return out.x, out.edge_weight, out.edge_attr, back, *losses
+
+    leaves = [sample.S, g.x, g.edge_attr] + ([g.edge_weight] if weights else [])
+    leaves = [t.clone().requires_grad_() for t in leaves]
+    keep = leaves[0].detach().clone()
+    leaves[0] = (keep + (1 - free)).requires_grad_()  # perturbing masked entries must not leave 0
+    assert torch.autograd.gradcheck(outputs, leaves, eps=1e-6, atol=1e-6, rtol=1e-5)
+
+
+GRAPH = make_sample([3, 2], [4, 2], [2, 1], K=2).graph
+S = torch.tensor([[0.5, 0.5], [1, 0], [0, 1], [1, 0], [1, 0]]).double()
+C = [2, 1]
+
+
+def changed(i, p, value):
+    other = S.clone()
+    other[i, p] = value
+    return other
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        ({"S": S[0]}, r"S must be a floating-point V x K tensor, but is torch.float64 of shape"),
+        ({"S": S.long()}, "S must be a floating-point V x K tensor, but is torch.int64"),
+        ({"S": S.tolist()}, "S must be a floating-point V x K tensor, but is list"),
+        ({"S": S[:4]}, "S has 4 rows, but the graph has 5 nodes"),
+        ({"clusters": [2]}, "clusters must hold one integer for each of the 2 graphs"),
+        ({"clusters": [2.0, 1.0]}, "clusters must hold one integer .* torch.float32"),
+        ({"clusters": [2, 3]}, r"clusters\[1\] is 3, but must be from 0 to K = 2"),
+        ({"clusters": [-1, 1]}, r"clusters\[0\] is -1, but must be from 0 to K = 2"),
+        ({"S": changed(1, 0, torch.nan)}, "S must not hold NaN, but row 1 does"),
+        ({"S": changed(2, 1, -0.5)}, r"S must not be negative, but S\[2, 1\] is -0.5"),
+        (
+            {"S": changed(4, 1, 0.5)},
+            r"S\[4, 1\] is 0.5, but node 4 belongs to graph 1, which has 1",
+        ),
+        ({"eps": 0.0}, "eps must be above 0, but is 0.0"),
+        ({"backend": "cuda"}, "unknown backend 'cuda' in the argument backend; expected one of"),
+        (
+            {"graph": GRAPH.replace(edge_weight=-GRAPH.edge_weight)},
+            r"edge_weight must be at least 0, but edge_weight\[\d\] is -",
+        ),
+    ],
+)
+def test_bad_arguments_are_named(arguments, message):
+    arguments = {"graph": GRAPH, "S": S, "clusters": C, **arguments}
+    with pytest.raises(ValueError, match=message):
+        coarsen(**arguments)
+    if not {"eps", "backend"} & arguments.keys():
+        with pytest.raises(ValueError, match=message):
+            arguments["graph"].validate(arguments["S"], arguments["clusters"])
+
+
+def test_lift_names_a_wrong_number_of_rows():
+    with pytest.raises(ValueError, match="coarse_x must be .* each of the 3 clusters, but"):
+        lift(torch.zeros(2, 4), GRAPH, S, C)
+
+
+@pytest.mark.parametrize("clusters", [C, tuple(C), torch.tensor(C), torch.tensor(C).int()])
+def test_clusters_may_be_any_sequence(clusters):
+    assert coarsen(GRAPH, S, clusters).num_nodes == 3
+
+
+def test_coarse_graph_knows_its_plan():
+    coarse = coarsen(GRAPH, S, C)
+    assert coarse._plan is not None
+    coarse.validate()
+    again = coarsen(coarse, torch.ones(3, 1).double())
+    assert again.num_nodes == 2 and again.num_edges == 0
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_autocast_does_not_lower_the_precision(backend):
+    sample = make_sample([6, 5], [12, 9], [3, 2], K=3).to(torch.float32)
+    expected = everything(sample, backend)
+    with torch.autocast("cpu", torch.bfloat16):
+        found = everything(sample, backend)
+    for name, value in found.items():
+        assert value.dtype == torch.float32
+        assert relative_rms(value, expected[name]) < 1e-6, name
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_mixed_dtypes_keep_their_own(backend):
+    sample = make_sample([6, 5], [12, 9], [3, 2], K=3).to(torch.float32)
+    g = sample.graph
+    graph = Graph(
+        g.x.bfloat16().requires_grad_(), g.edge_index, g.edge_attr.half(), None, g.batch, 2
+    )
+    S = sample.S.clone().requires_grad_()
+    coarse = coarsen(graph, S, sample.clusters, backend=backend)
+    assert coarse.x.dtype == torch.bfloat16
+    assert coarse.edge_attr.dtype == torch.float16
+    assert coarse.edge_weight.dtype == torch.float32
+    (coarse.x.float().sum() + coarse.edge_attr.float().sum()).backward()
+    assert S.grad.dtype == torch.float32 and graph.x.grad.dtype == torch.bfloat16
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_unneeded_gradients_are_not_made(backend):
+    sample = make_sample([6, 5], [12, 9], [3, 2], K=3)
+    for wanted in ("S", "x", "edge_attr", "edge_weight"):
+        g = sample.graph
+        tensors = {"x": g.x, "edge_attr": g.edge_attr, "edge_weight": g.edge_weight, "S": sample.S}
+        tensors = {k: v.clone().requires_grad_(k == wanted) for k, v in tensors.items()}
+        S = tensors.pop("S")
+        graph = g.replace(**tensors)
+        coarse = coarsen(graph, S, sample.clusters, backend=backend)
+        (coarse.x.sum() + coarse.edge_weight.square().sum() + coarse.edge_attr.sum()).backward()
+        leaf = S if wanted == "S" else tensors[wanted]
+        assert leaf.grad is not None and bool(leaf.grad.abs().sum() > 0)
+        assert all(t.grad is None for t in (S, *tensors.values()) if t is not leaf)
+
+
+def saved_bytes(function) -> dict[int, int]:
+    """What autograd keeps for backward: bytes by the address of the storage."""
+    seen = {}
+
+    def pack(tensor):
+        storage = tensor.untyped_storage()
+        seen[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        kept = function()
+    del kept
+    return seen
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_memory_saved_for_backward(backend):
+    """Beyond inputs and outputs at most half of the inputs; in fact nothing."""
+    sample = make_sample([20, 15], [60, 40], [9, 7], K=9, D=30, C=14, shuffle=False)
+    sample = sample.to(torch.float32)
+    g = sample.graph
+    S, x = sample.S.requires_grad_(), g.x.requires_grad_()
+    graph = g.replace(x=x)
+    held = {}
+
+    def run():
+        coarse = coarsen(graph, S, sample.clusters, backend=backend)
+        losses = assignment_losses(graph, S, sample.clusters, backend=backend)
+        held["outputs"] = [coarse.x, coarse.edge_weight, coarse.edge_attr, *losses]
+        return held["outputs"]
+
+    graph.plan  # noqa: B018
+    saved = saved_bytes(run)
+    known = [S, x, graph.edge_attr, graph.edge_weight, *held["outputs"]]
+    known_storages = {t.untyped_storage().data_ptr() for t in known}
+    extra = sum(size for pointer, size in saved.items() if pointer not in known_storages)
+    floor = sum(t.nbytes for t in (S, x, graph.edge_attr, graph.edge_weight, g.edge_index))
+    # the losses keep a few numbers for each graph
+    assert extra <= 64 * g.num_graphs < 0.05 * floor
+
+
+def test_wide_bond_features_are_chunked_without_a_trace(monkeypatch):
+    sample = make_sample([9, 8], [30, 20], [4, 5], K=5, C=11)
+    expected = everything(sample, "sparse")
+    monkeypatch.setattr(sparse, "CHUNK_ELEMENTS", 3 * 50 * 5)
+    chunks = []
+    original = sparse._chunks
+    monkeypatch.setattr(sparse, "_chunks", lambda *a: chunks.append([*original(*a)]) or chunks[-1])
+    found = everything(sample, "sparse")
+    assert [part.stop for part in chunks[0]] == [3, 6, 9, 12]
+    for name, value in found.items():
+        torch.testing.assert_close(value, expected[name], rtol=1e-12, atol=1e-12)
+
+
+def test_nothing_is_warned_about(recwarn):
+    everything(make_sample([3], [4], [2], K=2), "sparse")
+    assert not [w for w in recwarn if "tritonpool" in str(w.filename)]
+
+
+def test_public_names():
+    expected = {"DiffPool", "Graph", "coarsen", "entropy_loss", "lift", "link_loss", "use_backend"}
+    assert set(tritonpool.__all__) == expected

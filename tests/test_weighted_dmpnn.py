@@ -1,0 +1,121 @@
+"""The weighted D-MPNN: its formula, chemprop's numbers at weight 1, and its gradients."""
+
+import pytest
+import torch
+from chemprop.data import build_dataloader
+from chemprop.nn import BondMessagePassing
+from molecules import MOLECULES, dataset
+from torch import Tensor
+
+from tritonpool import Graph
+from tritonpool.chemprop.segments import edge_messages, graph_sum, neighbour_sum, node_sum
+from tritonpool.chemprop.weighted import WeightedMessagePassing
+
+# two graphs; an edge without reverse (1 -> 2), a self-loop (3 -> 3), a node without edges (4)
+EDGES = torch.tensor([[0, 1, 1, 3, 3, 5], [1, 0, 2, 3, 5, 3]])
+REV = torch.tensor([1, 0, -1, 3, 5, 4])
+BATCH = torch.tensor([0, 0, 0, 1, 1, 1])
+
+
+def small_graph(dtype: torch.dtype = torch.float64) -> Graph:
+    x = torch.randn(6, 4, dtype=dtype)
+    return Graph(
+        x, EDGES, torch.randn(6, 3, dtype=dtype), torch.rand(6, dtype=dtype) + 0.1, BATCH, 2
+    )
+
+
+def messages_by_hand(H: Tensor, w: Tensor) -> Tensor:
+    rows = []
+    for e in range(6):
+        into = [k for k in range(6) if EDGES[1, k] == EDGES[0, e]]
+        m = sum((w[k] * H[k] for k in into), torch.zeros_like(H[0]))
+        rows.append(m - w[REV[e]] * H[REV[e]] if REV[e] >= 0 else m)
+    return torch.stack(rows)
+
+
+def test_edge_messages_are_the_formula():
+    H, graph = torch.randn(6, 5, dtype=torch.float64), small_graph()
+    found = edge_messages(H, graph.edge_weight, REV, graph.plan)
+    torch.testing.assert_close(found, messages_by_hand(H, graph.edge_weight), rtol=0, atol=1e-14)
+    loop = found[3]  # the loop is its own reverse, so only the other edge into node 3 is left
+    torch.testing.assert_close(loop, graph.edge_weight[5] * H[5], rtol=0, atol=1e-14)
+
+
+def test_gradients_of_all_sums():
+    graph = small_graph()
+    plan, w = graph.plan, graph.edge_weight.requires_grad_()
+    H = torch.randn(6, 2, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(lambda h, v: edge_messages(h, v, REV, plan), (H, w))
+    assert torch.autograd.gradcheck(lambda h, v: node_sum(h, v, plan), (H, w))
+    assert torch.autograd.gradcheck(lambda h, v: neighbour_sum(h, v, plan), (H, w))
+    assert torch.autograd.gradcheck(lambda h: graph_sum(h, plan), (H,))
+
+
+def stock_and_ours(**arguments: object) -> tuple[BondMessagePassing, WeightedMessagePassing]:
+    stock = BondMessagePassing(d_h=16, **arguments)
+    ours = WeightedMessagePassing(72, 14, 16, **arguments)
+    ours.load_state_dict(stock.state_dict())
+    return stock, ours
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [{}, {"bias": True, "depth": 4}, {"undirected": True}, {"activation": "elu"}],
+    ids=["default", "bias", "undirected", "elu"],
+)
+def test_weight_one_is_chemprop(arguments: dict):
+    stock, ours = stock_and_ours(**arguments)
+    bmg = next(iter(build_dataloader(dataset(MOLECULES), shuffle=False))).bmg
+    graph = Graph.from_bmg(bmg).replace(edge_weight=torch.ones(len(bmg.E)))
+    expected, found = stock(bmg), ours(graph, bmg.rev_edge_index)
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-6)
+    seed = torch.randn_like(expected)
+    for a, b in zip(
+        torch.autograd.grad(expected, list(stock.parameters()), seed),
+        torch.autograd.grad(found, list(ours.parameters()), seed),
+        strict=True,
+    ):
+        torch.testing.assert_close(b, a, rtol=1e-5, atol=1e-5)
+
+
+def test_missing_reverse_contributes_nothing():
+    _, ours = stock_and_ours()
+    x, attr = torch.randn(3, 72), torch.randn(3, 14)
+    edges = torch.tensor([[0, 1, 1], [1, 2, 0]])
+    w = torch.ones(3)
+    full = ours(Graph(x, edges, attr, w), torch.tensor([2, -1, 0]))
+    # an explicit reverse of weight 0 must change nothing
+    more = torch.tensor([[0, 1, 1, 2], [1, 2, 0, 1]])
+    graph = Graph(x, more, torch.cat([attr, torch.randn(1, 14)]), torch.tensor([1.0, 1, 1, 0]))
+    torch.testing.assert_close(ours(graph, torch.tensor([2, 3, 0, 1])), full, rtol=0, atol=1e-6)
+
+
+def test_no_edges_and_one_step():
+    ours = WeightedMessagePassing(4, 3, 8, depth=1)
+    assert ours.W_h is None
+    graph = Graph(
+        torch.randn(2, 4), torch.zeros(2, 0, dtype=torch.int64), torch.zeros(0, 3), torch.zeros(0)
+    )
+    ours(graph, torch.zeros(0, dtype=torch.int64)).sum().backward()
+    assert all(p.grad is not None for p in ours.parameters())
+    assert ours.W_o.weight.grad.abs().sum() > 0
+
+
+def test_edges_must_come_graph_by_graph():
+    swapped = torch.tensor([3, 0, 1, 2, 4, 5])
+    graph = small_graph(torch.float32)
+    mixed = Graph(graph.x, EDGES[:, swapped], graph.edge_attr, graph.edge_weight, graph.batch, 2)
+    with pytest.raises(ValueError, match="edge_index must list the edges graph by graph"):
+        WeightedMessagePassing(4, 3, 8)(mixed, REV)
+
+
+def test_half_precision_keeps_its_dtype():
+    graph = small_graph(torch.float32)
+    H = torch.randn(6, 4, dtype=torch.bfloat16, requires_grad=True)
+    w = graph.edge_weight.requires_grad_()
+    found = edge_messages(H, w, REV, graph.plan)
+    assert found.dtype == torch.bfloat16
+    expected = messages_by_hand(H.float(), w)
+    torch.testing.assert_close(found.float(), expected, rtol=1e-2, atol=1e-2)
+    dH, dw = torch.autograd.grad(found.float().sum(), (H, w))
+    assert dH.dtype == torch.bfloat16 and dw.dtype == torch.float32

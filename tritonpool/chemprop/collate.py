@@ -1,0 +1,104 @@
+"""A data loader whose batches carry their integer plan, made where the batch is made."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from chemprop.data import BatchMolGraph, MolAtomBondDataset, MulticomponentTrainingBatch
+from chemprop.data import build_dataloader as chemprop_dataloader
+from torch.utils.data import DataLoader, Dataset
+
+from tritonpool.plan import Plan
+
+__all__ = ["PlanCollate", "PlannedMolGraph", "build_dataloader"]
+
+
+class PlannedMolGraph(BatchMolGraph):
+    """A batch of molecules that carries its :class:`~tritonpool.plan.Plan` and takes it along to
+    the device, so that pooling on a GPU never copies anything back to the host.
+
+    Parameters
+    ----------
+    bmg : BatchMolGraph | BatchCuikMolGraph
+        a batch on the CPU, whose tensors are shared
+    """
+
+    __slots__ = ("plan",)
+
+    def __init__(self, bmg: BatchMolGraph):
+        self.V = bmg.V
+        self.E = bmg.E
+        self.edge_index = bmg.edge_index
+        self.rev_edge_index = bmg.rev_edge_index
+        self.batch = bmg.batch
+        self.plan = Plan.build(bmg.batch, bmg.edge_index, len(bmg.V), len(bmg))
+
+    def __len__(self) -> int:
+        return self.plan.num_graphs
+
+    def to(self, device: str | torch.device) -> None:
+        """Move this batch to ``device``, in place."""
+        super().to(device)
+        self.plan = self.plan.to(device)
+
+
+class PlanCollate:
+    """chemprop's collate function, and a plan for every batch of molecules it makes.
+
+    Parameters
+    ----------
+    collate : Callable
+        a collate function of chemprop that returns a ``TrainingBatch`` or a
+        ``MulticomponentTrainingBatch``
+    """
+
+    def __init__(self, collate: Callable):
+        self.collate = collate
+
+    def __call__(self, items: object) -> object:
+        batch = self.collate(items)
+        if isinstance(batch, MulticomponentTrainingBatch):
+            return batch._replace(bmgs=[PlannedMolGraph(bmg) for bmg in batch.bmgs])
+        return batch._replace(bmg=PlannedMolGraph(batch.bmg))
+
+
+def build_dataloader(
+    dataset: Dataset,
+    batch_size: int = 64,
+    num_workers: int = 0,
+    class_balance: bool = False,
+    seed: int | None = None,
+    shuffle: bool = True,
+    drop_last: bool | None = None,
+    **kwargs: object,
+) -> DataLoader:
+    """chemprop's ``build_dataloader``, with batches that carry their plan.
+
+    Parameters
+    ----------
+    dataset : MoleculeDataset | ReactionDataset | CuikmolmakerDataset | MulticomponentDataset
+        the molecules or reactions
+    batch_size, num_workers, class_balance, seed, shuffle, drop_last, **kwargs
+        as for chemprop's function
+
+    Returns
+    -------
+    DataLoader
+        a loader of ``TrainingBatch`` or ``MulticomponentTrainingBatch``
+
+    Raises
+    ------
+    ValueError
+        if ``dataset`` has atom or bond targets
+    """
+    if isinstance(dataset, MolAtomBondDataset):
+        raise ValueError(
+            "dataset must have molecule targets only, but is a MolAtomBondDataset: DiffPool "
+            "returns one row for each molecule"
+        )
+    loader = chemprop_dataloader(
+        dataset, batch_size, num_workers, class_balance, seed, shuffle, drop_last, **kwargs
+    )
+    loader.collate_fn = PlanCollate(loader.collate_fn)
+    return loader

@@ -1,0 +1,228 @@
+"""chemprop's message passing followed by DiffPool levels: one row for each molecule."""
+
+from __future__ import annotations
+
+import torch
+from chemprop.data import BatchMolGraph
+from chemprop.nn import AtomMessagePassing, BondMessagePassing
+from torch import Tensor, nn
+
+from tritonpool.chemprop.assignment import AssignmentPool, NeighbourScores, NodeScores
+from tritonpool.chemprop.auxiliary import AUX_MODES, inject
+from tritonpool.chemprop.readout import aggregate
+from tritonpool.chemprop.settings import DiffPoolSettings
+from tritonpool.chemprop.weighted import WeightedMessagePassing
+from tritonpool.graph import Graph
+
+__all__ = ["DiffPoolAtomMessagePassing", "DiffPoolBondMessagePassing", "DiffPoolMixin"]
+
+HEADS = {"mlp": NodeScores, "gnn": NeighbourScores}
+
+PARAMETERS = """
+
+    Parameters
+    ----------
+    *args, **kwargs
+        all arguments of chemprop's class (``d_v``, ``d_e``, ``d_h``, ``bias``, ``depth``,
+        ``dropout``, ``activation``, ``undirected``, ``d_vd``, ``V_d_transform``,
+        ``graph_transform``)
+    ratio, levels, max_clusters, assignment, readout, coarse_hidden, coarse_depth, link_weight, \
+entropy_weight
+        as in :class:`~tritonpool.chemprop.settings.DiffPoolSettings`
+    aggregation : str, default="mean"
+        how the nodes of a molecule are aggregated at each level: ``"mean"``, ``"sum"``, ``"norm"``
+    aggregation_norm : float, default=100.0
+        the constant by which ``"norm"`` divides
+    aux : str, default="inject"
+        what happens to the auxiliary losses in training mode: ``"inject"`` adds their gradient in
+        the backward pass, which works under any model and training loop; ``"expose"`` keeps them
+        for :meth:`pop_aux`. Not saved: a loaded model injects
+
+    Raises
+    ------
+    ValueError
+        if a setting is out of its range
+    """
+
+
+class DiffPoolMixin:
+    """What the two DiffPool message passings share; see
+    :class:`~tritonpool.chemprop.DiffPoolBondMessagePassing`."""
+
+    def __init__(
+        self,
+        *args: object,
+        ratio: float = 0.25,
+        levels: int = 1,
+        max_clusters: int = 32,
+        assignment: str = "mlp",
+        readout: str = "concat",
+        aggregation: str = "mean",
+        aggregation_norm: float = 100.0,
+        coarse_hidden: int | None = None,
+        coarse_depth: int = 3,
+        link_weight: float = 0.1,
+        entropy_weight: float = 0.01,
+        aux: str = "inject",
+        **kwargs: object,
+    ):
+        settings = {
+            "ratio": ratio,
+            "levels": levels,
+            "max_clusters": max_clusters,
+            "assignment": assignment,
+            "readout": readout,
+            "aggregation": aggregation,
+            "coarse_hidden": coarse_hidden,
+            "coarse_depth": coarse_depth,
+            "link_weight": link_weight,
+            "entropy_weight": entropy_weight,
+        }
+        DiffPoolSettings(**settings)
+        if aggregation is None:
+            raise ValueError("aggregation must be one of mean, sum, norm, but is None")
+        if not aggregation_norm > 0:
+            raise ValueError(f"aggregation_norm must be above 0, but is {aggregation_norm}")
+        if aux not in AUX_MODES:
+            raise ValueError(f"aux must be one of {', '.join(AUX_MODES)}, but is {aux!r}")
+        super().__init__(*args, **kwargs)
+        self.hparams.update(settings, aggregation_norm=aggregation_norm)
+        self.hparams.pop("aux", None)  # a property of the training loop, not of the model
+
+        self.readout = readout
+        self.aggregation = aggregation
+        self.aggregation_norm = aggregation_norm
+        self.link_weight = link_weight
+        self.entropy_weight = entropy_weight
+        self.aux = aux
+        self._aux: list[tuple[Tensor, Tensor]] = []
+
+        widths = [BondMessagePassing.output_dim.fget(self)]
+        widths += [coarse_hidden or self.hparams["d_h"]] * levels
+        self.output_dims = widths if readout == "concat" else widths[-1:]
+        self.pools = nn.ModuleList()
+        self.encoders = nn.ModuleList()
+        for d_in, d_out in zip(widths, widths[1:], strict=False):
+            head = HEADS[assignment](d_in, max_clusters)
+            self.pools.append(AssignmentPool(d_in, max_clusters, ratio, head))
+            self.encoders.append(
+                WeightedMessagePassing(
+                    d_in,
+                    self.hparams["d_e"] + 1,
+                    d_out,
+                    self.hparams["bias"],
+                    coarse_depth,
+                    self.hparams["dropout"],
+                    self.hparams["activation"],
+                    self.hparams["undirected"],
+                )
+            )
+
+    @property
+    def output_dim(self) -> int:
+        """Width of the rows that :meth:`forward` returns."""
+        return sum(self.output_dims)
+
+    def _encode(self, bmg: BatchMolGraph, V_d: Tensor | None) -> Tensor:
+        """The atom states of an already transformed batch, as chemprop's ``forward`` has them."""
+        H_0 = self.initialize(bmg)
+        H = self.tau(H_0)
+        for _ in range(1, self.depth):
+            if self.undirected:
+                H = (H + H[bmg.rev_edge_index]) / 2
+            H = self.update(self.message(H, bmg), H_0)
+        index = bmg.edge_index[1].unsqueeze(1).expand_as(H)
+        M = H.new_zeros(len(bmg.V), H.shape[1]).scatter_reduce(0, index, H, "sum")
+        return self.finalize(M, bmg.V, V_d)
+
+    def atom_embeddings(self, bmg: BatchMolGraph, V_d: Tensor | None = None) -> Tensor:
+        """The states of the atoms before pooling: what chemprop's own class returns.
+
+        Parameters
+        ----------
+        bmg : BatchMolGraph
+            the batch of molecules, with ``V`` atoms
+        V_d : Tensor | None, default=None
+            additional atom descriptors, ``V x d_vd``
+
+        Returns
+        -------
+        Tensor
+            a tensor of shape ``V x d_h`` or, with descriptors, ``V x (d_h + d_vd)``
+        """
+        return self._encode(self.graph_transform(bmg), V_d)
+
+    def forward(self, bmg: BatchMolGraph, V_d: Tensor | None = None) -> Tensor:
+        """Encode a batch of molecules.
+
+        Parameters
+        ----------
+        bmg : BatchMolGraph
+            the batch of ``G`` molecules with ``V`` atoms
+        V_d : Tensor | None, default=None
+            additional atom descriptors, ``V x d_vd``
+
+        Returns
+        -------
+        Tensor
+            a tensor of shape ``G x output_dim``; zeros for a molecule without atoms
+        """
+        bmg = self.graph_transform(bmg)
+        graph = Graph.from_bmg(bmg).replace(x=self._encode(bmg, V_d))
+        wants_losses = self.training and (self.link_weight > 0 or self.entropy_weight > 0)
+        rows, losses = [self._aggregate(graph)], []
+        for pool, encoder in zip(self.pools, self.encoders, strict=True):
+            coarse, _, found = pool(graph, compute_losses=wants_losses)
+            losses.append(found)
+            rev = graph.plan.coarse(coarse.plan.nodes, pool.drop_self_loops).rev
+            W = coarse.edge_weight
+            attr = torch.cat([coarse.edge_attr, W.to(coarse.edge_attr.dtype)[:, None]], 1)
+            H = encoder(coarse.replace(edge_attr=attr), rev)
+            graph = coarse.replace(x=H)
+            rows.append(self._aggregate(graph))
+        H = torch.cat(rows, 1) if self.readout == "concat" else rows[-1]
+        return self._hand_over(H, losses) if wants_losses else H
+
+    def _aggregate(self, graph: Graph) -> Tensor:
+        return aggregate(graph.x, graph.plan, self.aggregation, self.aggregation_norm)
+
+    def _hand_over(self, H: Tensor, losses: list[dict[str, Tensor]]) -> Tensor:
+        link = sum(found["link"] for found in losses)
+        entropy = sum(found["entropy"] for found in losses)
+        if self.aux == "inject":
+            return inject(H, self.weigh(link, entropy))
+        self._aux.append((link, entropy))
+        return H
+
+    def weigh(self, link: Tensor, entropy: Tensor) -> Tensor:
+        """The auxiliary part of the objective."""
+        return self.link_weight * link + self.entropy_weight * entropy
+
+    def pop_aux(self) -> tuple[Tensor, Tensor] | None:
+        """The link and entropy losses that were kept since the last call, summed over levels and
+        calls, or ``None`` if there are none; only kept in training mode with ``aux="expose"``."""
+        kept, self._aux = self._aux, []
+        if not kept:
+            return None
+        links, entropies = zip(*kept, strict=True)
+        return sum(links), sum(entropies)
+
+
+class DiffPoolBondMessagePassing(DiffPoolMixin, BondMessagePassing):
+    __doc__ = (
+        """chemprop's ``BondMessagePassing`` with DiffPool levels on top.
+
+    The molecule is encoded by chemprop's D-MPNN, pooled by :class:`tritonpool.DiffPool` together
+    with its bond features, and the coarse graph is encoded by a D-MPNN that scales its messages by
+    the pooled bond weights; then it is pooled again or read out. The result has one row for each
+    molecule: use it with :class:`~tritonpool.chemprop.GraphReadout` in place of an aggregation."""
+        + PARAMETERS
+    )
+
+
+class DiffPoolAtomMessagePassing(DiffPoolMixin, AtomMessagePassing):
+    __doc__ = (
+        """chemprop's ``AtomMessagePassing`` with DiffPool levels on top; see
+    :class:`~tritonpool.chemprop.DiffPoolBondMessagePassing`."""
+        + PARAMETERS
+    )

@@ -1,0 +1,62 @@
+"""chemprop's models, training with the auxiliary losses of DiffPool in the open."""
+
+from __future__ import annotations
+
+from chemprop.data import MulticomponentTrainingBatch, TrainingBatch
+from chemprop.models import MPNN, MulticomponentMPNN
+from torch import Tensor
+
+from tritonpool.chemprop.auxiliary import exposed
+from tritonpool.chemprop.message_passing import DiffPoolMixin
+
+__all__ = ["DiffPoolMPNN", "DiffPoolMulticomponentMPNN"]
+
+
+class _LossesMixin:
+    """Add the losses of every DiffPool block to the objective and log them."""
+
+    def __init__(self, message_passing, *args: object, **kwargs: object):
+        super().__init__(message_passing, *args, **kwargs)
+        blocks = getattr(message_passing, "blocks", [message_passing])
+        for block in blocks:
+            if not isinstance(block, DiffPoolMixin):
+                raise ValueError(
+                    "message_passing must be made of DiffPoolBondMessagePassing or "
+                    f"DiffPoolAtomMessagePassing, but holds {type(block).__name__}"
+                )
+
+    def training_step(
+        self, batch: TrainingBatch | MulticomponentTrainingBatch, batch_idx: int
+    ) -> Tensor:
+        # modules() names a block that several components share once
+        blocks = [m for m in self.message_passing.modules() if isinstance(m, DiffPoolMixin)]
+        with exposed(blocks):
+            loss = super().training_step(batch, batch_idx)
+            found = [(block, block.pop_aux()) for block in blocks]
+        found = [(block, *losses) for block, losses in found if losses is not None]
+        if found:
+            size = self.get_batch_size(batch)
+            for name, i in (("train_link", 1), ("train_entropy", 2)):
+                value = sum(item[i].detach() for item in found)
+                self.log(name, value, on_step=False, on_epoch=True, batch_size=size)
+        return loss + sum(block.weigh(link, entropy) for block, link, entropy in found)
+
+
+class DiffPoolMPNN(_LossesMixin, MPNN):
+    """chemprop's ``MPNN`` for a DiffPool message passing.
+
+    Training adds the auxiliary losses to the objective and logs them as ``train_link`` and
+    ``train_entropy``, each a sum over levels; ``train_loss`` and ``val_loss`` stay comparable with
+    those of other chemprop models. Takes the arguments of ``MPNN``, and its files can be loaded by
+    either class. A plain ``MPNN`` trains with the same gradients and logs neither.
+
+    Raises
+    ------
+    ValueError
+        if ``message_passing`` is not one of ours
+    """
+
+
+class DiffPoolMulticomponentMPNN(_LossesMixin, MulticomponentMPNN):
+    """chemprop's ``MulticomponentMPNN`` for DiffPool message passings; the losses are sums over
+    components too. See :class:`~tritonpool.chemprop.DiffPoolMPNN`."""

@@ -1,0 +1,95 @@
+"""The plain settings of the DiffPool layer, checked in one place."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+__all__ = ["AGGREGATIONS", "ASSIGNMENTS", "READOUTS", "DiffPoolSettings"]
+
+ASSIGNMENTS = ("mlp", "gnn")
+READOUTS = ("concat", "last")
+AGGREGATIONS = ("mean", "sum", "norm")
+
+
+def _whole(name: str, value: object, least: int) -> None:
+    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        raise ValueError(f"{name} must be a whole number of at least {least}, but is {value!r}")
+
+
+def _number(name: str, value: object, ok: bool, expected: str) -> None:
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not ok:
+        raise ValueError(f"{name} must be {expected}, but is {value!r}")
+
+
+def _choice(name: str, value: object, known: tuple[str, ...]) -> None:
+    if value not in known:
+        raise ValueError(f"{name} must be one of {', '.join(known)}, but is {value!r}")
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, (int, float))
+
+
+@dataclass(frozen=True)
+class DiffPoolSettings:
+    """What makes a chemprop model a DiffPool model.
+
+    Parameters
+    ----------
+    ratio : float, default=0.25
+        clusters per node at each level; above 0, at most 1
+    levels : int, default=1
+        how often the graph is pooled
+    max_clusters : int, default=32
+        the most clusters a molecule can have
+    assignment : str, default="mlp"
+        the network that scores the clusters: ``"mlp"`` sees the state of one node, ``"gnn"`` also
+        those of its neighbours
+    readout : str, default="concat"
+        ``"concat"``: the node states of every level are aggregated and concatenated; ``"last"``:
+        only those of the last level
+    aggregation : str | None, default=None
+        how the nodes of a graph are aggregated at each level: ``"mean"``, ``"sum"`` or ``"norm"``
+        (the sum divided by a constant). ``None`` means that of the chemprop model
+    coarse_hidden : int | None, default=None
+        hidden width on the coarse graphs; ``None`` means that on the molecule
+    coarse_depth : int, default=3
+        message-passing steps on each coarse graph
+    link_weight : float, default=0.1
+        weight of the link loss
+    entropy_weight : float, default=0.01
+        weight of the entropy loss
+
+    Raises
+    ------
+    ValueError
+        if a value is out of its range
+    """
+
+    ratio: float = 0.25
+    levels: int = 1
+    max_clusters: int = 32
+    assignment: str = "mlp"
+    readout: str = "concat"
+    aggregation: str | None = None
+    coarse_hidden: int | None = None
+    coarse_depth: int = 3
+    link_weight: float = 0.1
+    entropy_weight: float = 0.01
+
+    def __post_init__(self) -> None:
+        ok = _is_number(self.ratio) and 0 < self.ratio <= 1
+        _number("ratio", self.ratio, ok, "a number above 0 and at most 1")
+        _whole("levels", self.levels, 1)
+        _whole("max_clusters", self.max_clusters, 1)
+        _whole("coarse_depth", self.coarse_depth, 1)
+        if self.coarse_hidden is not None:
+            _whole("coarse_hidden", self.coarse_hidden, 1)
+        _choice("assignment", self.assignment, ASSIGNMENTS)
+        _choice("readout", self.readout, READOUTS)
+        if self.aggregation is not None:
+            _choice("aggregation", self.aggregation, AGGREGATIONS)
+        for name in ("link_weight", "entropy_weight"):
+            value = getattr(self, name)
+            ok = _is_number(value) and 0 <= value < float("inf")
+            _number(name, value, ok, "a number of at least 0")

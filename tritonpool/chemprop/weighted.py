@@ -1,0 +1,106 @@
+"""The encoder of coarse graphs: a D-MPNN on weighted edges."""
+
+from __future__ import annotations
+
+import copy
+
+import torch
+from chemprop.nn.utils import get_activation_function
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from tritonpool.chemprop.segments import edge_messages, node_sum
+from tritonpool.graph import Graph
+
+__all__ = ["WeightedMessagePassing"]
+
+
+class WeightedMessagePassing(nn.Module):
+    r"""A D-MPNN whose messages are scaled by edge weights.
+
+    .. math::
+        h_{uv}^{(0)} &= \tau(W_i [x_u, f_{uv}]) \\
+        m_{uv} &= \sum_{k \to u} w_{ku} h_{ku} - w_{vu} h_{vu} \\
+        h_{uv} &= \tau(W_i [x_u, f_{uv}] + W_h m_{uv}) \\
+        h_v &= \tau\Bigl(W_o \bigl[x_v, \sum_{u \to v} w_{uv} h_{uv}\bigr]\Bigr)
+
+    A missing reverse edge contributes 0, and a self-loop is its own reverse. An edge of weight 0
+    contributes nothing. With all weights 1 this is chemprop's ``BondMessagePassing`` (Yang et al.,
+    J. Chem. Inf. Model. 2019, 59, 3370), whose weights can be loaded.
+
+    Parameters
+    ----------
+    d_v : int
+        width of the node features
+    d_e : int
+        width of the edge features
+    d_h : int
+        hidden width, also that of the result
+    bias : bool, default=False
+        whether ``W_i`` and ``W_h`` have a bias
+    depth : int, default=3
+        message-passing steps; with 1 there is no ``W_h``
+    dropout : float, default=0.0
+        dropout probability
+    activation : str | nn.Module, default="relu"
+        the nonlinearity; a module is copied, because it may hold weights
+    undirected : bool, default=False
+        average the states of both directions of an edge before each step
+    """
+
+    def __init__(
+        self,
+        d_v: int,
+        d_e: int,
+        d_h: int,
+        bias: bool = False,
+        depth: int = 3,
+        dropout: float = 0.0,
+        activation: str | nn.Module = "relu",
+        undirected: bool = False,
+    ):
+        super().__init__()
+        self.d_v = d_v
+        self.depth = depth
+        self.undirected = undirected
+        self.W_i = nn.Linear(d_v + d_e, d_h, bias)
+        self.W_h = nn.Linear(d_h, d_h, bias) if depth > 1 else None
+        self.W_o = nn.Linear(d_v + d_h, d_h)
+        self.dropout = nn.Dropout(dropout)
+        self.tau = get_activation_function(copy.deepcopy(activation))
+
+    def forward(self, graph: Graph, rev: Tensor) -> Tensor:
+        """Encode a batch of graphs.
+
+        Parameters
+        ----------
+        graph : Graph
+            the batch, with edges in graph order, edge features ``E x d_e`` and weights ``E``
+        rev : Tensor
+            the position of each edge's reverse, or -1 if it has none
+
+        Returns
+        -------
+        Tensor
+            the states of the nodes, ``V x d_h``
+
+        Raises
+        ------
+        ValueError
+            if the edges of one graph do not follow those of the graph before it
+        """
+        plan, w = graph.plan, graph.edge_weight
+        if plan.order is not None:
+            raise ValueError("edge_index must list the edges graph by graph, but it mixes graphs")
+        # Two products are cheaper than one over [x_u, f_uv]: the first needs a row per node only.
+        of_node, of_edge = self.W_i.weight.split([self.d_v, self.W_i.in_features - self.d_v], dim=1)
+        H_0 = F.linear(graph.x, of_node, self.W_i.bias).index_select(0, plan.src)
+        H_0 = H_0 + F.linear(graph.edge_attr, of_edge)
+        H = self.tau(H_0)
+        for _ in range(1, self.depth):
+            if self.undirected:
+                own = torch.arange(len(rev), device=rev.device)
+                H = (H + H.index_select(0, torch.where(rev < 0, own, rev))) / 2
+            H = self.dropout(self.tau(H_0 + self.W_h(edge_messages(H, w, rev, plan))))
+        M = node_sum(H, w, plan)
+        return self.dropout(self.tau(self.W_o(torch.cat([graph.x, M], 1))))

@@ -1,0 +1,161 @@
+"""Checks of the options of ``tritonpool train``, before anything is written."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from pathlib import Path
+
+import torch
+from chemprop.cli.common import find_models
+from chemprop.cli.train import FoundationModels
+from lightning.pytorch.accelerators import AcceleratorRegistry
+
+from tritonpool.backend import choose_backend
+from tritonpool.chemprop.message_passing import DiffPoolMixin
+from tritonpool.cli.errors import InputError, UsageError
+from tritonpool.cli.options import flag
+
+__all__ = ["check_options", "check_output", "is_diffpool_file", "model_with_own_pooling", "on_gpu"]
+
+ATOM_OR_BOND = (
+    "mol_target_columns",
+    "atom_target_columns",
+    "bond_target_columns",
+    "constraints_path",
+    "constraints_to_targets",
+    "bond_descriptors_path",
+)
+
+
+def check_options(args: argparse.Namespace) -> None:
+    """Check what can be checked without reading the data.
+
+    Raises
+    ------
+    UsageError
+        If an option contradicts another, or asks for what this machine or DiffPool cannot do.
+    InputError
+        If a file that an option names is not there.
+    """
+    for name in ATOM_OR_BOND:
+        if getattr(args, name) is not None:
+            raise UsageError(
+                f"argument {flag(name)}: atom and bond targets cannot be predicted, because "
+                f"DiffPool returns one row for each molecule; give --target-columns instead"
+            )
+    _check_device(args)
+    for name in ("data_path", "checkpoint"):
+        for path in getattr(args, name) or []:
+            if not path.exists():
+                raise InputError(f"argument {flag(name)}: {str(path)!r} does not exist")
+    for name in ("splits_file", "descriptors_path", "model_frzn"):
+        path = getattr(args, name)
+        if path is not None and not Path(path).is_file():
+            raise InputError(f"argument {flag(name)}: there is no file {str(path)!r}")
+    if args.checkpoint and not find_models(args.checkpoint):
+        raise InputError(f"argument --checkpoint: there is no .pt file in {args.checkpoint[0]}")
+    for name in ("batch_size", "ensemble_size", "num_replicates"):
+        if getattr(args, name) < 1:
+            raise UsageError(
+                f"argument {flag(name)}: must be a whole number at least 1, "
+                f"got {getattr(args, name)}"
+            )
+
+
+def _check_device(args: argparse.Namespace) -> None:
+    """Is there such a device, and can the wanted backend and precision run on it?"""
+    known = {"auto", "gpu", *AcceleratorRegistry.available_accelerators()}
+    if args.accelerator not in known:
+        raise UsageError(
+            f"argument --accelerator: must be one of {', '.join(sorted(known))}, "
+            f"got {args.accelerator!r}"
+        )
+    mps = torch.backends.mps.is_available()
+    missing = {"gpu": not (torch.cuda.is_available() or mps), "mps": not mps}
+    missing["cuda"] = not torch.cuda.is_available()
+    if missing.get(args.accelerator, False):
+        raise UsageError(
+            f"argument --accelerator: {args.accelerator!r} needs a GPU, and torch finds none; "
+            f"use 'cpu' or 'auto'"
+        )
+    if args.precision == "16-mixed" and not on_gpu(args):
+        raise UsageError(
+            "argument --precision: '16-mixed' needs a GPU; use 'bf16-mixed' or '32-true'"
+        )
+    try:
+        choose_backend("cuda" if on_gpu(args) else "cpu")
+    except (ValueError, RuntimeError) as error:
+        raise UsageError(str(error)) from error
+
+
+def on_gpu(args: argparse.Namespace) -> bool:
+    """Whether the training runs on a CUDA or ROCm device."""
+    return args.accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available()
+
+
+def check_output(folder: Path) -> None:
+    """Check that a new training can be written to a folder, without making it.
+
+    Raises
+    ------
+    UsageError
+        If the folder holds a training already.
+    InputError
+        If it cannot be made or written.
+    """
+    earlier = next((folder.glob("**/model_*/checkpoints/last*.ckpt")), None)
+    earlier = earlier or next(folder.glob("**/model_*/best.pt"), None)
+    if earlier is not None:
+        raise UsageError(
+            f"argument --output-dir: {str(folder)!r} already holds a training "
+            f"({earlier.relative_to(folder)}); go on with it by --resume or name another folder"
+        )
+    existing = folder.absolute()
+    while not (existing.exists() or existing.is_symlink()):
+        existing = existing.parent
+    if not existing.is_dir():
+        raise InputError(
+            f"argument --output-dir: {str(folder)!r} cannot be made, because {str(existing)!r} is "
+            f"not a folder"
+        )
+    if not os.access(existing, os.W_OK | os.X_OK):
+        raise InputError(
+            f"argument --output-dir: {str(folder)!r} cannot be written; {str(existing)!r} is "
+            f"read-only for this user"
+        )
+
+
+def model_with_own_pooling(args: argparse.Namespace) -> str | None:
+    """The option (and its value) that loads a model whose pooling is fixed, or None.
+
+    A checkpoint is trained as it was saved. The encoder of a foundation model becomes ours unless
+    it has DiffPool levels already.
+    """
+    if args.checkpoint is not None:
+        return f"--checkpoint {args.checkpoint[0]}"
+    if args.model_frzn is not None:
+        return f"--model-frzn {args.model_frzn}"
+    name = args.from_foundation
+    if name is None or name.upper() in FoundationModels.keys() or not is_diffpool_file(name):
+        return None
+    return f"--from-foundation {name}"
+
+
+def is_diffpool_file(path: str | Path) -> bool:
+    """Whether a .pt or .ckpt file holds a model with DiffPool levels.
+
+    Raises
+    ------
+    InputError
+        If the file cannot be read as a model of chemprop.
+    """
+    try:
+        settings = torch.load(path, "cpu", weights_only=False)["hyper_parameters"]
+        settings = settings["message_passing"]
+    except Exception as error:
+        raise InputError(f"{str(path)!r} is not a model that chemprop can load: {error}") from error
+    for block in settings.get("blocks", [settings]):
+        if issubclass(block["cls"], DiffPoolMixin):
+            return True
+    return False

@@ -1,0 +1,223 @@
+"""From the CSV files to data loaders, with chemprop's own functions."""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import json
+import logging
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from chemprop.cli.common import find_models
+from chemprop.cli.train import (
+    build_datasets,
+    build_splits,
+    load_and_use_pretrained_model_scalers,
+    normalize_inputs,
+)
+from chemprop.data import build_dataloader as chemprop_dataloader
+from chemprop.nn.transforms import UnscaleTransform
+from rdkit import rdBase
+from torch.utils.data import DataLoader, Dataset
+
+from tritonpool.chemprop.collate import build_dataloader
+from tritonpool.cli.checks import on_gpu
+from tritonpool.cli.errors import InputError
+from tritonpool.cli.tables import unreadable_smiles
+
+__all__ = ["Prepared", "Splits", "model_paths", "prepare", "read_splits"]
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass
+class Splits:
+    """Data points of every replicate, and the files that describe the splits."""
+
+    train: list
+    val: list
+    test: list
+    folder: Path
+
+    def __iter__(self) -> Iterator[tuple]:
+        return zip(self.train, self.val, self.test, strict=True)
+
+    def write(self, output: Path) -> None:
+        """Copy splits.json and what else chemprop wrote to the output folder."""
+        shutil.copytree(self.folder, output, dirs_exist_ok=True)
+
+
+@dataclass
+class Prepared:
+    """Datasets, loaders and scalers of one replicate."""
+
+    train: Dataset
+    val: Dataset | None
+    test: Dataset | None
+    train_loader: DataLoader
+    val_loader: DataLoader | None
+    test_loader: DataLoader | None
+    input_transforms: tuple
+    output_transform: UnscaleTransform | None
+
+
+def read_splits(args: argparse.Namespace, folder: Path, splits_file: Path | None = None) -> Splits:
+    """Read the data and split it; nothing is written to the output folder yet.
+
+    Parameters
+    ----------
+    args
+        Checked options. ``num_replicates`` is set to the number of splits.
+    folder
+        Where splits.json and the like go until `Splits.write`.
+    splits_file
+        The splits.json of a training to go on with.
+
+    Raises
+    ------
+    InputError
+        If a SMILES cannot be read or the training part is too small.
+    """
+    local = copy.copy(args)
+    local.output_dir = folder
+    if splits_file is not None:
+        local.splits_file, local.splits_column = splits_file, None
+    format_kwargs = {
+        "no_header_row": args.no_header_row,
+        "smiles_cols": args.smiles_columns,
+        "rxn_cols": args.reaction_columns,
+        "target_cols": args.target_columns,
+        "ignore_cols": args.ignore_columns,
+        "splits_col": args.splits_column,
+        "weight_col": args.weight_column,
+        "bounded": args.loss_function is not None and "bounded" in args.loss_function,
+    }
+    featurization_kwargs = {
+        "molecule_featurizers": args.molecule_featurizers,
+        "keep_h": args.keep_h,
+        "add_h": args.add_h,
+        "ignore_stereo": args.ignore_stereo,
+        "reorder_atoms": args.reorder_atoms,
+        "use_cuikmolmaker_featurization": args.use_cuikmolmaker_featurization,
+    }
+    # molecules are made lazily with cuik-molmaker, so a bad SMILES would surface in the training
+    problem = unreadable_smiles(args) if args.use_cuikmolmaker_featurization else None
+    if problem is not None:
+        raise InputError(problem)
+    try:
+        with rdBase.BlockLogs():
+            train, val, test = build_splits(local, format_kwargs, featurization_kwargs)
+    except Exception:
+        if (problem := unreadable_smiles(args)) is not None:
+            raise InputError(problem) from None
+        raise
+    args.num_replicates = local.num_replicates
+    splits = Splits(train, val, test, folder)
+    for part in splits.train:
+        if len(part[0]) == 0:
+            raise InputError("the training part of the split is empty; see --split-sizes")
+    if args.train_size is not None and splits_file is None:
+        _subsample(splits, args.train_size, args.data_seed)
+    return splits
+
+
+def _subsample(splits: Splits, size: int, seed: int) -> None:
+    """Keep ``size`` training molecules of each replicate, in place, and record it."""
+    record = splits.folder / "splits.json"
+    known = json.loads(record.read_text()) if record.exists() else None
+    for i, part in enumerate(splits.train):
+        total = len(part[0])
+        if size > total:
+            raise InputError(
+                f"argument --train-size: must be at most {total}, the size of the training part "
+                f"after the split, got {size}"
+            )
+        # sorted, so that the whole training part in its own order is what N = all gives
+        kept = np.sort(np.random.default_rng(seed + i).permutation(total)[:size])
+        splits.train[i] = [[component[j] for j in kept] for component in part]
+        logger.info("train split_%d is cut from %d to %d molecules", i, total, size)
+        if known is not None:
+            known[i]["train"] = [known[i]["train"][j] for j in kept]
+    if known is not None:
+        record.write_text(json.dumps(known))
+
+
+def model_paths(args: argparse.Namespace) -> list[Path]:
+    """The models that ``--checkpoint`` or ``--model-frzn`` name, one for each ensemble member."""
+    if args.checkpoint is not None:
+        return find_models(args.checkpoint)
+    if args.model_frzn is not None:
+        return [Path(args.model_frzn)] * args.ensemble_size
+    return []
+
+
+def prepare(args: argparse.Namespace, train: list, val: list, test: list) -> Prepared:
+    """Make the datasets of one replicate, scale them and make their loaders.
+
+    Raises
+    ------
+    InputError
+        If the training part does not fill one batch although ``--batch-norm`` needs that.
+    """
+    train_set, val_set, test_set = build_datasets(args, train, val, test)
+    if args.batch_norm and len(train_set) < args.batch_size:
+        raise InputError(
+            f"argument --batch-norm: drops an incomplete last batch, so the training part needs "
+            f"at least --batch-size ({args.batch_size}) molecules, but has {len(train_set)}"
+        )
+    input_transforms, output_transform = (None, None, None, None), None
+    if paths := model_paths(args):
+        if len(paths) > 1:
+            logger.warning("scaling the data as the first of the models does: %s", paths[0])
+        load_and_use_pretrained_model_scalers(paths[0], train_set, val_set)
+    else:
+        input_transforms = normalize_inputs(train_set, val_set, args)
+        if "regression" in args.task_type:
+            scaler = train_set.normalize_targets()
+            if val_set is not None:
+                val_set.normalize_targets(scaler)
+            logger.info("train data: mean = %s | std = %s", scaler.mean_, scaler.scale_)
+            output_transform = UnscaleTransform.from_standard_scaler(scaler)
+    if not (args.no_cache or args.use_cuikmolmaker_featurization):
+        logger.info("Caching training and validation datasets...")
+        train_set.cache = True
+        if val_set is not None:
+            val_set.cache = True
+
+    def loader(dataset: Dataset | None, **kwargs: object) -> DataLoader | None:
+        if dataset is None:
+            return None
+        build = build_dataloader if pools(args) else chemprop_dataloader
+        kwargs.setdefault("drop_last", False)
+        return build(dataset, args.batch_size, args.num_workers, pin_memory=on_gpu(args), **kwargs)
+
+    train_loader = loader(
+        train_set,
+        class_balance=args.class_balance,
+        seed=args.data_seed,
+        drop_last=args.batch_norm,
+    )
+    # As in chemprop, but never to the point that nothing is left to validate on; and the test part
+    # is never cut, because its predictions are compared with all of its targets.
+    cut = args.batch_norm and val_set is not None and len(val_set) >= args.batch_size
+    val_loader = loader(val_set, shuffle=False, drop_last=cut)
+    test_loader = loader(test_set, shuffle=False)
+    return Prepared(
+        train_set,
+        val_set,
+        test_set,
+        train_loader,
+        val_loader,
+        test_loader,
+        input_transforms,
+        output_transform,
+    )
+
+
+def pools(args: argparse.Namespace) -> bool:
+    """Whether the model may have DiffPool levels, so that its batches should carry a plan."""
+    return args.diffpool_levels != 0

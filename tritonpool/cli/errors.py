@@ -1,0 +1,13 @@
+"""What the command line reports in one sentence instead of a traceback."""
+
+from __future__ import annotations
+
+__all__ = ["InputError", "UsageError"]
+
+
+class UsageError(Exception):
+    """The command line itself cannot be right; the exit code is 2."""
+
+
+class InputError(Exception):
+    """The command line is fine, but a file or the machine is not; the exit code is 1."""

@@ -1,0 +1,228 @@
+"""Train the models of one replicate: chemprop's ``train_model`` with our model, precision and
+resumption."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from chemprop.cli.train import build_model, evaluate_and_save_predictions
+from chemprop.conf import LIGHTNING_26_COMPAT_ARGS
+from chemprop.data import MulticomponentDataset
+from chemprop.models import MPNN, MulticomponentMPNN, save_model
+from chemprop.nn import MetricRegistry
+from lightning import pytorch as pl
+from lightning.pytorch.callbacks import Callback, EarlyStopping
+from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
+from lightning.pytorch.strategies import DDPStrategy
+
+from tritonpool.chemprop import DiffPoolMPNN, DiffPoolMulticomponentMPNN
+from tritonpool.chemprop.convert import to_diffpool
+from tritonpool.chemprop.message_passing import DiffPoolMixin
+from tritonpool.cli.callbacks import Checkpoints, Generators, History
+from tritonpool.cli.checks import is_diffpool_file
+from tritonpool.cli.data import Prepared, model_paths
+from tritonpool.cli.options import settings_from
+
+__all__ = ["Fitted", "fit_replicate", "is_finished", "make_model"]
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass
+class Fitted:
+    """A trained model's folder, and what each of its epochs took and gave."""
+
+    folder: Path
+    seconds: list[float]
+    metrics: list[dict[str, float]]
+
+
+def is_finished(args: argparse.Namespace, folder: Path) -> bool:
+    """Whether all models of a replicate are there; best.pt is written last."""
+    return all((folder / f"model_{i}" / "best.pt").exists() for i in range(ensemble_size(args)))
+
+
+def ensemble_size(args: argparse.Namespace) -> int:
+    """Number of models: with ``--checkpoint`` that of the files it names."""
+    return len(model_paths(args)) or args.ensemble_size
+
+
+def make_model(args: argparse.Namespace, data: Prepared, index: int) -> MPNN:
+    """A new model, or the one that ``--checkpoint`` or ``--model-frzn`` names."""
+    paths = model_paths(args)
+    if not paths:
+        model = build_model(args, data.train, data.output_transform, data.input_transforms)
+        settings = settings_from(args)
+        if settings is None and not _is_own(model):
+            return model
+        return to_diffpool(model, settings)
+    multi = isinstance(data.train, MulticomponentDataset)
+    if is_diffpool_file(paths[index]):
+        cls = DiffPoolMulticomponentMPNN if multi else DiffPoolMPNN
+    else:
+        cls = MulticomponentMPNN if multi else MPNN
+    model = cls.load_from_file(paths[index], map_location=torch.device("cpu"))
+    if args.checkpoint is not None:
+        for module in model.modules():
+            if isinstance(module, torch.nn.Dropout):
+                module.p = args.dropout
+    if args.model_frzn is not None or args.freeze_encoder:
+        for frozen in (model.message_passing, model.bn):
+            frozen.requires_grad_(False)
+            frozen.eval()
+        for layer in range(args.frzn_ffn_layers):
+            model.predictor.ffn[layer].requires_grad_(False)
+            model.predictor.ffn[layer + 1].eval()
+    return model
+
+
+def fit_replicate(args: argparse.Namespace, data: Prepared, folder: Path) -> list[Fitted]:
+    """Train the models of one replicate, and skip those that a resumed training has finished.
+
+    Returns
+    -------
+    list of Fitted
+        One entry for each model that was trained now.
+    """
+    size = ensemble_size(args)
+    if size != args.ensemble_size:
+        logger.warning("the ensemble has %d models, as many as --checkpoint names", size)
+    fitted = []
+    for i in range(size):
+        model_folder = folder / f"model_{i}"
+        generators = Generators(data.train_loader.sampler)
+        if args.resume and (model_folder / "best.pt").exists():
+            logger.info("'%s' is finished already", model_folder)
+            # the next model goes on with the sampler where this one left it
+            last = torch.load(_last(model_folder), "cpu", weights_only=False)
+            generators.restore_sampler(last["callbacks"][generators.state_key])
+            continue
+        model_folder.mkdir(exist_ok=True, parents=True)
+        torch.manual_seed(torch.seed() if args.pytorch_seed is None else args.pytorch_seed + i)
+        model = make_model(args, data, i)
+        logger.info(model)
+        fitted.append(_fit(args, data, model, model_folder, generators))
+    if args.remove_checkpoints:
+        # only now, because a resumed training needs those of the finished models too
+        for i in range(size):
+            shutil.rmtree(folder / f"model_{i}" / "checkpoints")
+    return fitted
+
+
+def _fit(
+    args: argparse.Namespace, data: Prepared, model: MPNN, folder: Path, generators: Generators
+) -> Fitted:
+    """Train one model, predict the test part, and write best.pt."""
+    history = History()
+    best, others = _monitors(args, data, model, folder)
+    last = _last(folder)
+    resume = args.resume and last.exists()
+    trainer_logger = _logger(folder)
+    trainer = pl.Trainer(
+        logger=trainer_logger,
+        enable_progress_bar=True,
+        accelerator=args.accelerator,
+        devices=args.devices,
+        max_epochs=args.epochs,
+        callbacks=[generators, history, best, *others],
+        gradient_clip_val=args.grad_clip,
+        deterministic=args.pytorch_seed is not None,
+        precision=args.precision,
+        num_sanity_val_steps=0 if resume else None,
+    )
+    if resume:
+        logger.info("going on from '%s'", last)
+    trainer.fit(
+        model,
+        data.train_loader,
+        data.val_loader,
+        ckpt_path=last if resume else None,
+        **LIGHTNING_26_COMPAT_ARGS,
+    )
+    best_path = best.best_model_path
+    if data.test_loader is not None:
+        if isinstance(trainer.strategy, DDPStrategy):
+            torch.distributed.destroy_process_group()
+            trainer = pl.Trainer(
+                logger=trainer_logger,
+                accelerator=args.accelerator,
+                devices=1,
+                precision=args.precision,
+            )
+            model = type(model).load_from_checkpoint(best_path)
+            rows = trainer.predict(model, data.test_loader, **LIGHTNING_26_COMPAT_ARGS)
+        else:
+            rows = trainer.predict(
+                dataloaders=data.test_loader, ckpt_path=best_path, **LIGHTNING_26_COMPAT_ARGS
+            )
+        # NumPy has no bfloat16
+        predictions = torch.concat(rows, 0).float()
+        if model.predictor.n_targets > 1:
+            predictions = predictions[..., 0]
+        evaluate_and_save_predictions(
+            predictions.numpy(), data.test_loader, model.metrics[:-1], folder, args
+        )
+    model = type(model).load_from_checkpoint(best_path)
+    partial = folder / f"best.{os.getpid()}.part"
+    save_model(partial, model, args.target_columns)
+    partial.replace(folder / "best.pt")
+    logger.info("Best model saved to '%s'", folder / "best.pt")
+    return Fitted(folder, history.seconds, history.metrics)
+
+
+def _monitors(
+    args: argparse.Namespace, data: Prepared, model: MPNN, folder: Path
+) -> tuple[Checkpoints, list[Callback]]:
+    """The checkpoint of the best epoch, that of the last, and early stopping.
+
+    All go by ``--tracking-metric``, and the files are named as chemprop names them.
+    """
+    tracked = args.tracking_metric
+    if data.val_loader is None:
+        metric, monitor = type(model.criterion), "train_loss"
+    elif tracked == "val_loss":
+        metric, monitor = type(model.criterion), tracked
+    else:
+        metric, monitor = MetricRegistry[tracked], f"val/{tracked}"
+    mode = "max" if metric.higher_is_better else "min"
+    name = f"best-epoch={{epoch}}-{monitor.replace('/', '_')}={{{monitor}:.2f}}"
+    best = Checkpoints(
+        _last(folder).parent,
+        name,
+        monitor,
+        mode=mode,
+        auto_insert_metric_name=False,
+        enable_version_counter=False,
+    )
+    # Lightning's own save_last writes only when there is a new best model; it runs after the other,
+    # so that it holds the other's state
+    last = Checkpoints(_last(folder).parent, _last(folder).stem, enable_version_counter=False)
+    others: list[Callback] = [last]
+    if args.epochs != -1:
+        patience = args.epochs if args.patience is None else args.patience
+        stopping = EarlyStopping(monitor, patience=patience, mode=mode, min_delta=args.min_delta)
+        others.append(stopping)
+    return best, others
+
+
+def _logger(folder: Path) -> Logger:
+    try:
+        return TensorBoardLogger(folder, "trainer_logs", default_hp_metric=False)
+    except ModuleNotFoundError:
+        logger.info("tensorboard is not installed, so the metrics go to a CSV file")
+        return CSVLogger(folder, "trainer_logs")
+
+
+def _last(folder: Path) -> Path:
+    return folder / "checkpoints" / "last.ckpt"
+
+
+def _is_own(model: MPNN) -> bool:
+    """Whether the model has DiffPool levels."""
+    return any(isinstance(module, DiffPoolMixin) for module in model.message_passing.modules())

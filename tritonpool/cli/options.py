@@ -1,0 +1,170 @@
+"""The options that ``tritonpool train`` has beyond those of ``chemprop train``."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+
+from tritonpool.chemprop.settings import ASSIGNMENTS, READOUTS, DiffPoolSettings
+from tritonpool.cli.errors import UsageError
+from tritonpool.cli.ranges import fraction, non_negative, whole_number
+
+__all__ = [
+    "DIFFPOOL_FIELDS",
+    "PRECISIONS",
+    "add_options",
+    "flag",
+    "given_options",
+    "resolve_settings",
+    "settings_from",
+]
+
+PRECISIONS = ("32-true", "bf16-mixed", "16-mixed")
+DEFAULTS = DiffPoolSettings()
+
+# attribute of the parsed options -> field of DiffPoolSettings; --diffpool-levels stands apart
+# because 0 switches all others off
+DIFFPOOL_FIELDS = {
+    "diffpool_ratio": "ratio",
+    "diffpool_max_clusters": "max_clusters",
+    "diffpool_assignment": "assignment",
+    "diffpool_readout": "readout",
+    "diffpool_hidden_dim": "coarse_hidden",
+    "diffpool_depth": "coarse_depth",
+    "diffpool_link_weight": "link_weight",
+    "diffpool_entropy_weight": "entropy_weight",
+}
+
+
+def add_options(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
+    """Add our options to the parser of ``chemprop train``."""
+    group = parser.add_argument_group("DiffPool args")
+    group.add_argument(
+        "--diffpool-levels",
+        type=whole_number(0),
+        default=DEFAULTS.levels,
+        help="how often the graph is pooled (default: %(default)s); 0 trains chemprop's plain "
+        "D-MPNN",
+    )
+    group.add_argument(
+        "--diffpool-ratio",
+        type=fraction,
+        default=DEFAULTS.ratio,
+        help="clusters per atom, or per cluster of the level before (default: %(default)s)",
+    )
+    group.add_argument(
+        "--diffpool-max-clusters",
+        type=whole_number(1),
+        default=DEFAULTS.max_clusters,
+        help="the most clusters of one molecule (default: %(default)s)",
+    )
+    group.add_argument(
+        "--diffpool-assignment",
+        choices=ASSIGNMENTS,
+        default=DEFAULTS.assignment,
+        help="network that assigns atoms to clusters: mlp sees the state of the atom, gnn those "
+        "of its neighbours too (default: %(default)s)",
+    )
+    group.add_argument(
+        "--diffpool-readout",
+        choices=READOUTS,
+        default=DEFAULTS.readout,
+        help="what the predictor sees: all levels concatenated or the last one, each aggregated "
+        "as --aggregation says (default: %(default)s)",
+    )
+    group.add_argument(
+        "--diffpool-hidden-dim",
+        type=whole_number(1),
+        help="hidden width on the coarse graphs (default: that of --message-hidden-dim)",
+    )
+    group.add_argument(
+        "--diffpool-depth",
+        type=whole_number(1),
+        default=DEFAULTS.coarse_depth,
+        help="message-passing steps on each coarse graph (default: %(default)s)",
+    )
+    group.add_argument(
+        "--diffpool-link-weight",
+        type=non_negative,
+        default=DEFAULTS.link_weight,
+        help="weight of the link loss (default: %(default)s)",
+    )
+    group.add_argument(
+        "--diffpool-entropy-weight",
+        type=non_negative,
+        default=DEFAULTS.entropy_weight,
+        help="weight of the entropy loss (default: %(default)s)",
+    )
+    more = parser.add_argument_group("tritonpool args")
+    more.add_argument(
+        "--train-size",
+        type=whole_number(1),
+        help="train on this many molecules, drawn from the training part after the split with "
+        "--data-seed; validation and test parts stay as they are",
+    )
+    more.add_argument(
+        "--precision",
+        choices=PRECISIONS,
+        default=PRECISIONS[0],
+        help="numbers to compute with, passed to the lightning ``Trainer()`` (default: "
+        "%(default)s); 16-mixed needs a GPU",
+    )
+    more.add_argument(
+        "--resume",
+        action="store_true",
+        help="go on with the training in --output-dir, from its last checkpoints and with its "
+        "config.toml and splits.json; other options may be repeated but not changed",
+    )
+    return parser
+
+
+def given_options(parser: argparse.ArgumentParser, words: Sequence[str]) -> list[str]:
+    """The ``diffpool_*`` attributes that the words or a configuration file set themselves."""
+    names = ("diffpool_levels", *DIFFPOOL_FIELDS)
+    # argparse fills in a default only where the namespace has nothing yet
+    parsed = parser.parse_args(words, argparse.Namespace(**dict.fromkeys(names)))
+    return [name for name in names if getattr(parsed, name) is not None]
+
+
+def resolve_settings(args: argparse.Namespace, own_pooling: str | None) -> None:
+    """Set those of ``--diffpool-*`` to None that have no effect, in place.
+
+    Parameters
+    ----------
+    args
+        Options as `TrainSubcommand.parse` returns them.
+    own_pooling
+        The option that loads a model whose pooling is fixed already (and its value), or None.
+
+    Raises
+    ------
+    UsageError
+        If an option was given that cannot have an effect.
+    """
+    given = args.given_diffpool
+    if own_pooling is not None:
+        reason, allowed, idle = own_pooling, (), ("diffpool_levels", *DIFFPOOL_FIELDS)
+        reason += ", which keeps the pooling it was saved with"
+    elif args.diffpool_levels == 0:
+        reason, allowed, idle = "--diffpool-levels 0", ("diffpool_levels",), DIFFPOOL_FIELDS
+        reason += ", which trains without DiffPool"
+    else:
+        return
+    for name in given:
+        if name not in allowed:
+            raise UsageError(f"argument {flag(name)}: not allowed with {reason}")
+    for name in idle:
+        setattr(args, name, None)
+
+
+def settings_from(args: argparse.Namespace) -> DiffPoolSettings | None:
+    """The settings of the DiffPool levels, or None for a model without or with its own."""
+    if not args.diffpool_levels:
+        return None
+    values = {field: getattr(args, name) for name, field in DIFFPOOL_FIELDS.items()}
+    return DiffPoolSettings(levels=args.diffpool_levels, **values)
+
+
+def flag(name: str) -> str:
+    """``--diffpool-ratio`` from ``diffpool_ratio``."""
+    return "--" + name.replace("_", "-")

@@ -1,0 +1,167 @@
+"""``tritonpool train``: ``chemprop train`` with DiffPool, sub-samples, precision and resumption."""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from chemprop.cli import train as chemprop_train
+from chemprop.cli.common import process_common_args, validate_common_args
+from chemprop.cli.train import (
+    process_train_args,
+    save_config,
+    save_smiles_splits,
+    validate_train_args,
+)
+
+from tritonpool.cli.checks import check_options, check_output, model_with_own_pooling
+from tritonpool.cli.data import prepare, read_splits
+from tritonpool.cli.errors import InputError, UsageError
+from tritonpool.cli.fit import Fitted, fit_replicate, is_finished, make_model
+from tritonpool.cli.options import add_options, flag, given_options, resolve_settings
+from tritonpool.cli.tables import check_files, check_tables
+
+__all__ = ["TrainSubcommand"]
+
+# options that may differ when a training is resumed
+FREE = ("config_path", "resume", "output_dir", "num_workers", "accelerator", "logfile", "v", "q")
+
+logger = logging.getLogger(__name__)
+
+
+class TrainSubcommand(chemprop_train.TrainSubcommand):
+    """chemprop's sub-command with our options and models."""
+
+    HELP = "Train D-MPNN with DiffPool."
+
+    @classmethod
+    def add_args(cls, parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
+        """Add chemprop's options and ours."""
+        return add_options(super().add_args(parser))
+
+    @classmethod
+    def parse(cls, words: Sequence[str]) -> argparse.Namespace:
+        """Read the options; with ``--resume`` those of config.toml too.
+
+        Raises
+        ------
+        UsageError
+            If the training cannot be resumed with these options.
+        InputError
+            If there is nothing to resume.
+        """
+        args = cls.parser.parse_args(words)
+        if args.resume:
+            words = cls._words_to_resume(args, words)
+        given = given_options(cls.parser, words)
+        # the parser remembers its latest call, and config.toml is written from that
+        args = cls.parser.parse_args(words)
+        args.given_diffpool = given
+        return args
+
+    @classmethod
+    def _words_to_resume(cls, args: argparse.Namespace, words: Sequence[str]) -> list[str]:
+        """The words with the config.toml of the training, which they must agree with."""
+        if args.checkpoint is not None:
+            raise UsageError(
+                "argument --resume: not allowed with --checkpoint; a training goes on from its own "
+                "checkpoints"
+            )
+        if args.output_dir is None:
+            raise UsageError("argument --resume: needs --output-dir, the training to go on with")
+        config = args.output_dir / "config.toml"
+        if not config.is_file():
+            raise InputError(
+                f"argument --resume: {str(args.output_dir)!r} holds no config.toml, so there is no "
+                f"training to go on with"
+            )
+        settings = ["--config-path", str(config)]
+        words = [*words, *([] if args.config_path else settings)]
+        was = vars(process_train_args(process_common_args(cls.parser.parse_args(settings))))
+        now = vars(process_train_args(process_common_args(cls.parser.parse_args(words))))
+        for name, value in now.items():
+            if name not in FREE and _plain(value) != _plain(was[name]):
+                raise UsageError(
+                    f"argument --resume: {flag(name)} is {value}, but the training in "
+                    f"{str(args.output_dir)!r} was begun with {was[name]}"
+                )
+        return words
+
+    @classmethod
+    def func(cls, args: argparse.Namespace) -> list[Fitted]:
+        """Check everything, then train.
+
+        Returns
+        -------
+        list of Fitted
+            One entry for each model that was trained.
+
+        Raises
+        ------
+        UsageError
+            If an option contradicts another or the machine.
+        InputError
+            If a file cannot be used.
+        argparse.ArgumentError
+            From chemprop's own checks.
+        """
+        if not args.data_path:
+            raise UsageError("argument --data-path: is needed for training")
+        args = process_common_args(args)
+        check_options(args)
+        check_files(args)
+        try:
+            validate_common_args(args)
+            validate_train_args(process_train_args(args))
+        except ValueError as error:
+            raise UsageError(str(error)) from error
+        check_tables(args)
+        resolve_settings(args, model_with_own_pooling(args))
+        if not args.resume:
+            check_output(args.output_dir)
+        # a split that fails leaves nothing behind
+        with TemporaryDirectory(prefix="tritonpool-") as scratch:
+            return cls._train(args, Path(scratch))
+
+    @classmethod
+    def _train(cls, args: argparse.Namespace, scratch: Path) -> list[Fitted]:
+        # building a model changes some options, and config.toml should hold those that were given
+        given = copy.deepcopy(args)
+        given.config_path = None  # all of its settings are in the new file
+        record = args.output_dir / "splits.json"
+        splits = read_splits(args, scratch, record if args.resume and record.is_file() else None)
+        fitted = []
+        for i, parts in enumerate(splits):
+            folder = (
+                args.output_dir / f"replicate_{i}" if args.num_replicates > 1 else args.output_dir
+            )
+            if args.resume and is_finished(args, folder):
+                logger.info("'%s' is finished already", folder)
+                continue
+            data = prepare(args, *parts)
+            if i == 0 and not args.resume:
+                # what is wrong with the model shows before anything is written
+                make_model(args, data, 0)
+                args.output_dir.mkdir(exist_ok=True, parents=True)
+                save_config(cls.parser, given, args.output_dir / "config.toml")
+                splits.write(args.output_dir)
+            folder.mkdir(exist_ok=True, parents=True)
+            if args.save_smiles_splits:
+                save_smiles_splits(args, folder, data.train, data.val, data.test)
+            fitted += fit_replicate(args, data, folder)
+        return fitted
+
+
+def _plain(value: object) -> object:
+    """A value as it compares: paths from the root, lists and dictionaries item by item."""
+    if isinstance(value, Path):
+        return str(value.absolute())
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    return value
