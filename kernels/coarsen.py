@@ -14,7 +14,7 @@ from .launch import launch, ready, target_of
 from .pool import pool
 from .precision import TRITON, convert, dot
 from .tiles import Tile, tile_for
-from .work import pair_tiles
+from .work import check_sizes, pair_tiles
 
 __all__ = ["coarsen_fwd"]
 
@@ -189,6 +189,7 @@ def coarsen_fwd(
     acc = accumulate_in(S, X, F, w)
     S, F, w = ready(S), ready(F), ready(w)
     C = 0 if F is None else F.shape[1]
+    check_sizes(plan, coarse, max(S.shape[1], X.shape[1]), max(S.shape[1], C))
     pairs = coarse.plan.num_edges
     W = S.new_empty(pairs, dtype=weight_dtype(S, w))
     Fc = None if F is None else F.new_empty(pairs, C)

@@ -13,7 +13,7 @@ from tritonpool.plan import CoarsePlan, Plan
 from .launch import launch, ready, target_of
 from .precision import TRITON, convert, dot, dot_exact
 from .tiles import tile_for
-from .work import node_tiles
+from .work import check_sizes, node_tiles
 
 __all__ = ["losses_fwd"]
 
@@ -178,6 +178,7 @@ def losses_fwd(
     r"""Squared residual :math:`\|A_g - S_g S_g^\top\|_F^2` and entropy sum of every graph."""
     acc = accumulate_in(S, w)
     S, w = ready(S), ready(w)
+    check_sizes(plan, coarse, S.shape[1], 0)
     tile = tile_for("losses_fwd", acc, target_of(S))
     items = node_tiles(plan, coarse, tile.blocks["BV"])
     square, entropy = S.new_empty(2, plan.num_nodes, dtype=acc)

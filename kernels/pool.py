@@ -13,7 +13,7 @@ from tritonpool.plan import CoarsePlan, Plan
 from .launch import even_rows, launch, ready, target_of
 from .precision import TRITON, convert, dot
 from .tiles import tile_for
-from .work import cluster_tiles, node_tiles
+from .work import check_sizes, cluster_tiles, node_tiles
 
 __all__ = ["lift", "lift_fwd", "pool"]
 
@@ -168,4 +168,5 @@ def lift(
 
 def lift_fwd(S: Tensor, Xc: Tensor, plan: Plan, coarse: CoarsePlan) -> Tensor:
     """Bring cluster features back to the nodes (the formula: :func:`tritonpool.lift`)."""
+    check_sizes(plan, coarse, max(S.shape[1], Xc.shape[1]), 0)
     return lift(S, Xc, plan, coarse, accumulate_in(S, Xc), Xc.dtype)

@@ -93,7 +93,11 @@ def _registers(kernel: str, accumulate: torch.dtype, target: str) -> int | None:
     if target.startswith("gfx"):
         return None
     backward = kernel == "node_grad" or "bwd" in kernel
-    seen = {("node_grad", "sm_80"), ("coarsen_bwd_features", "sm_100")}
+    seen = {
+        ("node_grad", "sm_80"),
+        ("coarsen_bwd_features", "sm_100"),
+        ("losses_fwd", "sm_100"),
+    }
     if kernel == "losses_bwd" or (kernel, target) in seen:
         return 255
     return 255 if backward and accumulate == torch.float64 else None

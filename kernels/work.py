@@ -7,7 +7,14 @@ from torch import Tensor
 
 from tritonpool.plan import CoarsePlan, Plan
 
-__all__ = ["cluster_tiles", "edge_pair_tiles", "edge_tiles", "node_tiles", "pair_tiles"]
+__all__ = [
+    "check_sizes",
+    "cluster_tiles",
+    "edge_pair_tiles",
+    "edge_tiles",
+    "node_tiles",
+    "pair_tiles",
+]
 
 
 def _blocks(counts: Tensor, block: int) -> Tensor:
@@ -68,3 +75,23 @@ def cluster_tiles(plan: Plan, coarse: CoarsePlan, block: int) -> Tensor:
     """Blocks of clusters; each program walks its graph's nodes."""
     one = torch.ones_like(coarse.clusters)
     return _cached(coarse, ("clusters", block), coarse.clusters, block, one, 1, plan.nodes)
+
+
+def check_sizes(plan: Plan, coarse: CoarsePlan, node_width: int, edge_width: int) -> None:
+    """Refuse graphs whose rows are further apart than the kernels' 32-bit offsets reach.
+
+    Raises
+    ------
+    ValueError
+        if a graph's nodes times ``node_width`` or its edges times ``edge_width`` reach 2^31
+    """
+    if "largest" not in coarse._items:
+        sizes = (plan.nodes, plan.edges)
+        coarse._items["largest"] = [int(t.max()) if t.numel() else 0 for t in sizes]
+    widths = (node_width, edge_width)
+    for what, n, width in zip(("nodes", "edges"), coarse._items["largest"], widths, strict=True):
+        if n * width >= 2**31:
+            raise ValueError(
+                f"a graph has {n} {what} with {width} columns each, and the Triton backend reaches "
+                f"fewer than 2^31 entries of one graph; use backend='sparse'"
+            )

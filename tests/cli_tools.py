@@ -1,6 +1,7 @@
 """What the tests of the command line share: small data, few epochs, and a way to run it."""
 
 import csv
+import logging
 import random
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -47,10 +48,17 @@ def train(data: Path, output: Path, *words: object, small: Sequence[str] = SMALL
 
 def tritonpool(*words: object) -> int:
     """Run ``tritonpool`` in this process and return its exit code."""
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    root.handlers.clear()  # the command closes and replaces those it finds
     try:
         return main([str(word) for word in words])
     except SystemExit as leave:
         return int(leave.code or 0)
+    finally:
+        for handler in root.handlers:
+            handler.close()
+        root.handlers[:], root.level = handlers, level
 
 
 def chemprop_command(monkeypatch: pytest.MonkeyPatch, *words: object) -> None:

@@ -261,6 +261,14 @@ def test_losses_only_in_training_mode():
     assert mp.pop_aux() is None
 
 
+def test_bonds_must_come_molecule_by_molecule():
+    bmg = bmg_of(["CCO", "CC"])
+    mixed = torch.tensor([4, 0, 1, 2, 3, 5])
+    bmg.edge_index = bmg.edge_index[:, mixed]
+    with pytest.raises(ValueError, match="edge_index must list the bonds molecule by molecule"):
+        DiffPoolBondMessagePassing(d_h=16)(bmg)
+
+
 def test_dropout_is_made_of_modules():
     """chemprop switches MC dropout on by looking for nn.Dropout."""
     mp = DiffPoolBondMessagePassing(d_h=16, dropout=0.5, readout="last").eval()

@@ -211,6 +211,16 @@ def test_output_folder_that_cannot_be_written(tmp_path, data, capsys, monkeypatc
     assert not (tmp_path / "new").exists()
 
 
+def test_output_folder_that_turns_out_unwritable(tmp_path, data, capsys, monkeypatch):
+    def full(*_, **__):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("tritonpool.cli.train.save_config", full)
+    assert train(data, tmp_path / "out") == 1
+    line = capsys.readouterr().err.splitlines()[-1]
+    assert line.endswith(f"cannot write to '{tmp_path / 'out'}': No space left on device")
+
+
 def test_output_folder_with_another_training(tmp_path, data, capsys):
     checkpoint = tmp_path / "out" / "model_0" / "checkpoints" / "last.ckpt"
     checkpoint.parent.mkdir(parents=True)

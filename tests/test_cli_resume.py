@@ -44,7 +44,7 @@ def undisturbed(tmp_path_factory):
     return data, folder / "out"
 
 
-@pytest.mark.parametrize(("model", "epoch"), [(0, 0), (0, 3), (1, 4)])
+@pytest.mark.parametrize(("model", "epoch"), [(0, 0), (0, 3), (1, 0), (1, 4)])
 def test_resumed_training_ends_like_an_undisturbed_one(
     tmp_path, undisturbed, kill, monkeypatch, model, epoch
 ):

@@ -244,11 +244,31 @@ def test_checkpoint_goes_on_with_the_saved_model(trained, tmp_path):
     assert "diffpool" not in (tmp_path / "out" / "config.toml").read_text()
 
 
-def test_batch_norm_predicts_every_test_molecule(tmp_path):
-    # 6 of the 40 are in no full batch, and validation has fewer than one batch
+def test_batch_norm_with_less_than_a_batch_to_validate_on(tmp_path):
     data = write_table(tmp_path / "data.csv")
     assert train(data, tmp_path / "out", "--batch-norm", "--batch-size", 12) == 0
     assert len(predictions(tmp_path / "out")) == 4
+
+
+def test_table_without_header(tmp_path):
+    data = write_table(tmp_path / "data.csv")
+    data.write_text(data.read_text().partition("\n")[2])
+    assert train(data, tmp_path / "out", "--no-header-row") == 0
+    table = pd.read_csv(tmp_path / "out" / "model_0" / "test_predictions.csv")
+    assert list(table.columns) == ["SMILES", "pred_0"]
+    assert table["pred_0"].notna().all() and len(table) == 4
+
+
+def test_descriptors_and_frozen_model(trained, tmp_path):
+    data, _ = trained
+    words = ("--molecule-featurizers", "rdkit_2d", "--epochs", 3)
+    assert train(data, tmp_path / "first", *words) == 0
+    best = tmp_path / "first" / "model_0" / "best.pt"
+    assert train(data, tmp_path / "out", *words, "--model-frzn", best) == 0
+    before, after = load_model(best), load_model(tmp_path / "out/model_0/best.pt")
+    assert before.predictor.input_dim > 2 * 16
+    for name, value in before.message_passing.state_dict().items():
+        torch.testing.assert_close(after.message_passing.state_dict()[name], value, rtol=0, atol=0)
 
 
 def test_insulator_polymers(tmp_path, insulator_csv):

@@ -410,6 +410,19 @@ def test_launchers_never_wait_for_the_device():
         listed_launches(case)
 
 
+def test_a_graph_beyond_32_bit_offsets_is_refused():
+    case = Case((3,), (4,), [2], 5, 2)
+    case.plan.edges[0] = 2**30  # only the counts on the host are asked
+    with pytest.raises(ValueError, match="1073741824 edges with 5 columns.*backend='sparse'"):
+        kernels.coarsen_fwd(*case.inputs, case.plan, case.coarse, EPS)
+    case = Case((3,), (4,), [2], 5, 2)
+    case.plan.nodes[0] = 2**29
+    with pytest.raises(ValueError, match="536870912 nodes with 5 columns"):
+        kernels.losses_fwd(case.S, case.w, case.plan, case.coarse)
+    with pytest.raises(ValueError, match="536870912 nodes with 7 columns"):
+        kernels.lift_fwd(case.S, torch.randn(2, 7), case.plan, case.coarse)
+
+
 @pytest.mark.gpu
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
 def test_gpu_equals_the_dense_definition(dtype):

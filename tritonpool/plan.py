@@ -228,29 +228,31 @@ class CoarsePlan:
         width = (clusters - 1).clamp(min=0) if drop_self_loops else clusters
         edges = clusters * width
         node_ptr, edge_ptr = _offsets(clusters), _offsets(edges)
-        graphs = torch.arange(clusters.numel())
-        batch = torch.repeat_interleave(graphs, clusters)
-        graph = torch.repeat_interleave(graphs, edges)
-        local = torch.arange(graph.numel()) - edge_ptr[graph]
-        w = width[graph]
-        p = torch.div(local, w.clamp(min=1), rounding_mode="floor")
-        q = local - p * w
-        back = p
+        batch = torch.repeat_interleave(torch.arange(clusters.numel()), clusters)
+        P, pairs = batch.numel(), int(edge_ptr[-1])
+        degree, first = width[batch], node_ptr[batch]
+        out_ptr = _offsets(degree)
+        src = torch.repeat_interleave(torch.arange(P), degree, output_size=pairs)
+        position = torch.arange(pairs)
+        q = position - out_ptr[:-1].index_select(0, src)
+        back = torch.arange(P) - first  # the column of p in the rows of other clusters
         if drop_self_loops:  # column q skips the diagonal
-            q = q + (q >= p).long()
+            p = back.index_select(0, src)
+            q += q >= p
             back = p - (p > q).long()
-        first = node_ptr[graph]
-        rev = edge_ptr[graph] + q * w + back
-        out_ptr = _offsets(width[batch])
+        else:
+            back = back.index_select(0, src)
+        dst = first.index_select(0, src) + q
+        rev = out_ptr[:-1].index_select(0, dst) + back
         plan = Plan(
             nodes=clusters,
             edges=edges,
             node_ptr=node_ptr,
             edge_ptr=edge_ptr,
-            src=first + p,
-            dst=first + q,
+            src=src,
+            dst=dst,
             out_ptr=out_ptr,
-            out_edge=torch.arange(graph.numel()),
+            out_edge=position,
             in_ptr=out_ptr,  # every pair has its reverse, so in-degrees equal out-degrees
             in_edge=rev,
             batch=batch,
@@ -282,22 +284,25 @@ class CoarsePlan:
     def entries(self, fine: Plan) -> Entries:
         """Where a block-diagonal assignment of ``fine``'s nodes has its entries; cached."""
         if "entries" not in self._items:
-            n, c, K = fine.nodes, self.clusters, self.max_clusters
-            node_ptr, cluster_ptr = _offsets(n), _offsets(c)
-            graph = torch.repeat_interleave(torch.arange(n.numel()), n * c)
-            first, width, height = cluster_ptr[graph], c[graph], n[graph]
-            local = torch.arange(graph.numel()) - _offsets(n * c)[graph]
-            i = torch.div(local, width, rounding_mode="floor")
-            p = local - i * width
-            t_p = torch.div(local, height, rounding_mode="floor")
-            t_node = node_ptr[graph] + local - t_p * height
+            K, cluster_ptr = self.max_clusters, _offsets(self.clusters)
+            node_ptr = _offsets(fine.nodes)
+            graphs = torch.arange(self.clusters.numel())
+            of_node = torch.repeat_interleave(graphs, fine.nodes)
+            of_cluster = torch.repeat_interleave(graphs, self.clusters)
+            ptr = _offsets(self.clusters[of_node])
+            t_ptr = _offsets(fine.nodes[of_cluster])
+            count = torch.arange(int(ptr[-1]))
+            node = torch.repeat_interleave(ptr.diff(), output_size=count.numel())
+            row = torch.repeat_interleave(t_ptr.diff(), output_size=count.numel())
+            V, P = torch.arange(of_node.numel()), torch.arange(of_cluster.numel())
+            t_node = count + (node_ptr[of_cluster] - t_ptr[:-1]).index_select(0, row)
             made = [
-                _offsets(torch.repeat_interleave(c, n)),
-                first + p,
-                (node_ptr[graph] + i) * K + p,
-                _offsets(torch.repeat_interleave(n, c)),
+                ptr,
+                count + (cluster_ptr[of_node] - ptr[:-1]).index_select(0, node),
+                count + (V * K - ptr[:-1]).index_select(0, node),
+                t_ptr,
                 t_node,
-                t_node * K + t_p,
+                t_node * K + (P - cluster_ptr[of_cluster]).index_select(0, row),
             ]
             self._items["entries"] = Entries(*_move(made, self.rev.device))
         return self._items["entries"]

@@ -239,7 +239,8 @@ def losses_fwd(
     r2 = square - 2 * segment_sum(plan.edge_ptr, a * agreement) + gram
     rounding = 16 * torch.finfo(torch.float64).eps
     r2 = torch.where(r2 > rounding * (square + gram), r2, 0)
-    entropy = segment_sum(plan.node_ptr, torch.special.entr(A.dense).sum(1))
+    shares = S[:, : A.K].to(weight_dtype(S, w))
+    entropy = segment_sum(plan.node_ptr, torch.special.entr(shares).sum(1))
     dtype = weight_dtype(S, w)
     return r2.to(dtype), entropy.to(dtype)
 
@@ -256,9 +257,10 @@ def losses_bwd(dr2, dent, S, w, plan, coarse, needs):
         grad = 4 * (A.matrix() @ gram)
         grad -= 2 * (csr_matrix(plan.out_ptr, plan.dst[out], a[out], plan.num_nodes) @ A.dense)
         grad -= 2 * (csr_matrix(plan.in_ptr, plan.src[into], a[into], plan.num_nodes) @ A.dense)
-        grad *= dr2.double()[plan.batch][:, None]
-        slope = torch.where(A.dense > 0, -(A.dense.log() + 1), 0)
-        grad += slope * dent.double()[plan.batch][:, None]
+        grad *= dr2.double().index_select(0, plan.batch)[:, None]
+        shares = S[:, : A.K].to(weight_dtype(S, w))
+        slope = torch.where(shares > 0, -1 - shares.log(), 0)
+        grad += slope * dent.index_select(0, plan.batch)[:, None]
         dS = A.gradient(None, grad, S.dtype)
     if need_w:
         agreement = _agreement(A, plan)

@@ -10,9 +10,11 @@ from torch import Tensor, nn
 from tritonpool.chemprop.assignment import AssignmentPool, NeighbourScores, NodeScores
 from tritonpool.chemprop.auxiliary import AUX_MODES, inject
 from tritonpool.chemprop.readout import aggregate
+from tritonpool.chemprop.segments import edge_messages, node_sum
 from tritonpool.chemprop.settings import DiffPoolSettings
 from tritonpool.chemprop.weighted import WeightedMessagePassing
 from tritonpool.graph import Graph
+from tritonpool.plan import Plan
 
 __all__ = ["DiffPoolAtomMessagePassing", "DiffPoolBondMessagePassing", "DiffPoolMixin"]
 
@@ -43,6 +45,19 @@ entropy_weight
     ValueError
         if a setting is out of its range
     """
+
+
+def plan_of(graph: Graph) -> Plan:
+    """The plan of a batch whose bonds stand molecule by molecule, as chemprop collates them.
+
+    Raises
+    ------
+    ValueError
+        if the bonds of different molecules are mixed
+    """
+    if graph.plan.order is not None:
+        raise ValueError("bmg.edge_index must list the bonds molecule by molecule, but mixes them")
+    return graph.plan
 
 
 class DiffPoolMixin:
@@ -123,17 +138,21 @@ class DiffPoolMixin:
         """Width of the rows that :meth:`forward` returns."""
         return sum(self.output_dims)
 
-    def _encode(self, bmg: BatchMolGraph, V_d: Tensor | None) -> Tensor:
-        """The atom states of an already transformed batch, as chemprop's ``forward`` has them."""
+    def _encode(self, bmg: BatchMolGraph, V_d: Tensor | None, plan: Plan) -> Tensor:
+        """The atom states of an already transformed batch, as chemprop's ``forward`` has them; but
+        the sums over bonds follow the plan, which takes a fraction of the time of a scatter."""
         H_0 = self.initialize(bmg)
         H = self.tau(H_0)
+        ones = H.new_ones(len(H))
         for _ in range(1, self.depth):
             if self.undirected:
-                H = (H + H[bmg.rev_edge_index]) / 2
-            H = self.update(self.message(H, bmg), H_0)
-        index = bmg.edge_index[1].unsqueeze(1).expand_as(H)
-        M = H.new_zeros(len(bmg.V), H.shape[1]).scatter_reduce(0, index, H, "sum")
-        return self.finalize(M, bmg.V, V_d)
+                H = (H + H.index_select(0, bmg.rev_edge_index)) / 2
+            H = self.update(self._messages(H, ones, bmg, plan), H_0)
+        return self.finalize(node_sum(H, ones, plan), bmg.V, V_d)
+
+    def _messages(self, H: Tensor, ones: Tensor, bmg: BatchMolGraph, plan: Plan) -> Tensor:
+        """What the class's ``message`` computes."""
+        raise NotImplementedError
 
     def atom_embeddings(self, bmg: BatchMolGraph, V_d: Tensor | None = None) -> Tensor:
         """The states of the atoms before pooling: what chemprop's own class returns.
@@ -150,7 +169,8 @@ class DiffPoolMixin:
         Tensor
             a tensor of shape ``V x d_h`` or, with descriptors, ``V x (d_h + d_vd)``
         """
-        return self._encode(self.graph_transform(bmg), V_d)
+        bmg = self.graph_transform(bmg)
+        return self._encode(bmg, V_d, plan_of(Graph.from_bmg(bmg)))
 
     def forward(self, bmg: BatchMolGraph, V_d: Tensor | None = None) -> Tensor:
         """Encode a batch of molecules.
@@ -168,7 +188,9 @@ class DiffPoolMixin:
             a tensor of shape ``G x output_dim``; zeros for a molecule without atoms
         """
         bmg = self.graph_transform(bmg)
-        graph = Graph.from_bmg(bmg).replace(x=self._encode(bmg, V_d))
+        graph = Graph.from_bmg(bmg)
+        plan = plan_of(graph)
+        graph = graph.replace(x=self._encode(bmg, V_d, plan))
         wants_losses = self.training and (self.link_weight > 0 or self.entropy_weight > 0)
         rows, losses = [self._aggregate(graph)], []
         for pool, encoder in zip(self.pools, self.encoders, strict=True):
@@ -219,6 +241,9 @@ class DiffPoolBondMessagePassing(DiffPoolMixin, BondMessagePassing):
         + PARAMETERS
     )
 
+    def _messages(self, H: Tensor, ones: Tensor, bmg: BatchMolGraph, plan: Plan) -> Tensor:
+        return edge_messages(H, ones, bmg.rev_edge_index, plan)
+
 
 class DiffPoolAtomMessagePassing(DiffPoolMixin, AtomMessagePassing):
     __doc__ = (
@@ -226,3 +251,7 @@ class DiffPoolAtomMessagePassing(DiffPoolMixin, AtomMessagePassing):
     :class:`~tritonpool.chemprop.DiffPoolBondMessagePassing`."""
         + PARAMETERS
     )
+
+    def _messages(self, H: Tensor, ones: Tensor, bmg: BatchMolGraph, plan: Plan) -> Tensor:
+        into = node_sum(torch.cat([H, bmg.E.to(H.dtype)], 1), ones, plan)
+        return into.index_select(0, plan.src)

@@ -90,7 +90,8 @@ def read_splits(args: argparse.Namespace, folder: Path, splits_file: Path | None
         "no_header_row": args.no_header_row,
         "smiles_cols": args.smiles_columns,
         "rxn_cols": args.reaction_columns,
-        "target_cols": args.target_columns,
+        # without a header the names are chemprop's inventions, which the file does not have
+        "target_cols": None if args.no_header_row else args.target_columns,
         "ignore_cols": args.ignore_columns,
         "splits_col": args.splits_column,
         "weight_col": args.weight_column,
@@ -192,7 +193,6 @@ def prepare(args: argparse.Namespace, train: list, val: list, test: list) -> Pre
         if dataset is None:
             return None
         build = build_dataloader if pools(args) else chemprop_dataloader
-        kwargs.setdefault("drop_last", False)
         return build(dataset, args.batch_size, args.num_workers, pin_memory=on_gpu(args), **kwargs)
 
     train_loader = loader(
@@ -201,11 +201,10 @@ def prepare(args: argparse.Namespace, train: list, val: list, test: list) -> Pre
         seed=args.data_seed,
         drop_last=args.batch_norm,
     )
-    # As in chemprop, but never to the point that nothing is left to validate on; and the test part
-    # is never cut, because its predictions are compared with all of its targets.
+    # as in chemprop, but never to the point that nothing is left to validate on
     cut = args.batch_norm and val_set is not None and len(val_set) >= args.batch_size
     val_loader = loader(val_set, shuffle=False, drop_last=cut)
-    test_loader = loader(test_set, shuffle=False)
+    test_loader = loader(test_set, shuffle=False, drop_last=False)
     return Prepared(
         train_set,
         val_set,

@@ -82,6 +82,8 @@ def _read(path: Path, args: argparse.Namespace, rows: int | None = None) -> pd.D
     except OSError as error:
         reason = error.strerror or error
         raise InputError(f"argument --data-path: cannot read {str(path)!r}: {reason}") from None
+    if args.no_header_row and hasattr(args, "input_columns"):
+        table.columns = [*args.input_columns, *args.target_columns]  # chemprop's names for them
     if table.empty:
         raise InputError(f"argument --data-path: {str(path)!r} has no rows under its header")
     return table

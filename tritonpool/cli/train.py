@@ -19,7 +19,7 @@ from chemprop.cli.train import (
 )
 
 from tritonpool.cli.checks import check_options, check_output, model_with_own_pooling
-from tritonpool.cli.data import prepare, read_splits
+from tritonpool.cli.data import Splits, prepare, read_splits
 from tritonpool.cli.errors import InputError, UsageError
 from tritonpool.cli.fit import Fitted, fit_replicate, is_finished, make_model
 from tritonpool.cli.options import add_options, flag, given_options, resolve_settings
@@ -146,14 +146,24 @@ class TrainSubcommand(chemprop_train.TrainSubcommand):
             if i == 0 and not args.resume:
                 # what is wrong with the model shows before anything is written
                 make_model(args, data, 0)
-                args.output_dir.mkdir(exist_ok=True, parents=True)
-                save_config(cls.parser, given, args.output_dir / "config.toml")
-                splits.write(args.output_dir)
+                cls._begin(given, splits)
             folder.mkdir(exist_ok=True, parents=True)
             if args.save_smiles_splits:
                 save_smiles_splits(args, folder, data.train, data.val, data.test)
             fitted += fit_replicate(args, data, folder)
         return fitted
+
+    @classmethod
+    def _begin(cls, args: argparse.Namespace, splits: Splits) -> None:
+        """Make the output folder with config.toml and splits.json."""
+        try:
+            args.output_dir.mkdir(exist_ok=True, parents=True)
+            save_config(cls.parser, args, args.output_dir / "config.toml")
+            splits.write(args.output_dir)
+        except OSError as error:
+            raise InputError(
+                f"argument --output-dir: cannot write to {str(args.output_dir)!r}: {error.strerror}"
+            ) from error
 
 
 def _plain(value: object) -> object:
