@@ -11,11 +11,15 @@ from tritonpool.dtypes import accumulate_in, weight_dtype
 from tritonpool.plan import CoarsePlan, Plan
 
 from .launch import launch, ready, target_of
-from .precision import TRITON, convert, dot, dot_exact
+from .precision import TRITON, convert, dot
 from .tiles import tile_for
 from .work import check_sizes, node_tiles
 
 __all__ = ["losses_fwd"]
+
+# Near the optimum the entries of A - S S^T are small differences of numbers of size 1: float32
+# would leave nothing of them.
+EXACT = torch.float64
 
 UNALIGNED = (
     "items_ptr", "node_ptr", "edge_ptr", "cluster_ptr", "out_ptr", "out_edge_ptr", "in_ptr",
@@ -44,7 +48,7 @@ def add_adjacency(
             w = valid.to(ACC)
         rows = tl.where(row[None, :] == local[:, None], w[None, :], 0.0)  # [BV, BE]
         columns = (column[:, None] == local[None, :]).to(ACC)  # [BE, BV]
-        acc = dot_exact(rows, columns, acc, HAS_W, PRECISION)
+        acc = dot(rows, columns, acc, PRECISION)
     return acc
 
 
@@ -82,6 +86,7 @@ def losses_fwd_kernel(
     w_ptr,  # [E]
     S_ptr,  # [V, K]
     square_ptr,  # [V]
+    scale_ptr,  # [V]
     entropy_ptr,  # [V]
     K,
     HAS_W: tl.constexpr,
@@ -93,7 +98,7 @@ def losses_fwd_kernel(
     BE: tl.constexpr,
 ):
     """``square[i] = sum_j (A[i, j] - <S[i], S[j]>)^2``,
-    ``entropy[i] = -sum_p S[i, p] log S[i, p]``.
+    ``scale[i] = sum_j A[i, j]^2 + <S[i], S[j]>^2``, ``entropy[i] = -sum_p S[i, p] log S[i, p]``.
 
     A program owns BV nodes of one graph. It forms the residual block by block: expanding the
     square instead would cancel near the optimum.
@@ -112,20 +117,24 @@ def losses_fwd_kernel(
     stop = tl.load(out_ptr + first + tl.minimum(i0 + BV, n))
 
     square = tl.zeros((BV,), ACC)
+    scale = tl.zeros((BV,), ACC)
     for j0 in tl.range(0, n, BV, num_stages=1):
         j = j0 + tl.arange(0, BV)
-        residual = agreement(S_ptr, i, j, n, c, K, ACC, PRECISION, BV, BK)
+        shared = agreement(S_ptr, i, j, n, c, K, ACC, PRECISION, BV, BK)
         residual = add_adjacency(
-            -residual, out_edge_ptr, start, stop, src_ptr, dst_ptr, w_ptr, first + i0, first + j0,
+            -shared, out_edge_ptr, start, stop, src_ptr, dst_ptr, w_ptr, first + i0, first + j0,
             HAS_W, ACC, PRECISION, BV, BE,
         )  # fmt: skip
         square += tl.sum(residual * residual, 1)
+        weight = residual + shared
+        scale += tl.sum(weight * weight + shared * shared, 1)
 
     entropy = tl.zeros((BV,), ACC)
     for k0 in tl.range(0, c, BK, num_stages=1):
         s = load_tile(S_ptr, i, n, k0 + tl.arange(0, BK), K, ACC)
         entropy -= tl.sum(s * tl.log(tl.where(s == 0.0, 1.0, s)), 1)
     tl.store(square_ptr + first + i, square, i < n)
+    tl.store(scale_ptr + first + i, scale, i < n)
     tl.store(entropy_ptr + first + i, entropy, i < n)
 
 
@@ -133,29 +142,40 @@ def losses_fwd_kernel(
 def losses_total_kernel(
     node_ptr,  # [G + 1] first node of each graph
     square_ptr,  # [V]
+    scale_ptr,  # [V]
     entropy_ptr,  # [V]
     r2_ptr,  # [G]
     ent_ptr,  # [G]
+    ROUNDING: tl.constexpr,
     ACC: tl.constexpr,
     BV: tl.constexpr,
 ):
-    """Add up the nodes of each graph in a fixed order; a program owns one graph."""
+    """Add up the nodes of each graph in a fixed order; a residual of the size of rounding becomes
+    0, because its direction would be noise. A program owns one graph."""
     g = tl.program_id(0).to(tl.int64)
     first = tl.load(node_ptr + g)
     n = (tl.load(node_ptr + g + 1) - first).to(tl.int32)
     square = tl.zeros((BV,), ACC)
+    scale = tl.zeros((BV,), ACC)
     entropy = tl.zeros((BV,), ACC)
     for v0 in tl.range(0, n, BV, num_stages=1):
         v = v0 + tl.arange(0, BV)
         square += tl.load(square_ptr + first + v, v < n, 0.0)
+        scale += tl.load(scale_ptr + first + v, v < n, 0.0)
         entropy += tl.load(entropy_ptr + first + v, v < n, 0.0)
-    tl.store(r2_ptr + g, tl.sum(square, 0))
+    r2 = tl.sum(square, 0)
+    r2 = tl.where(r2 > ROUNDING * tl.sum(scale, 0), r2, 0.0)
+    tl.store(r2_ptr + g, r2)
     tl.store(ent_ptr + g, tl.sum(entropy, 0))
 
 
-def loss_arguments(
-    S: Tensor, w: Tensor | None, plan: Plan, coarse: CoarsePlan, acc: torch.dtype
-) -> dict:
+def exact_inputs(S: Tensor, w: Tensor | None) -> tuple[Tensor, Tensor | None]:
+    """The inputs in float32 or float64: products in float64 cannot be fed from half precision."""
+    S, w = (None if t is None else t.to(accumulate_in(t)) for t in (S, w))
+    return ready(S), ready(w)
+
+
+def loss_arguments(S: Tensor, w: Tensor | None, plan: Plan, coarse: CoarsePlan) -> dict:
     """The arguments that the kernels of the losses share."""
     return {
         "node_ptr": plan.node_ptr,
@@ -168,7 +188,7 @@ def loss_arguments(
         "S_ptr": S,
         "K": S.shape[1],
         "EVEN_K": S.shape[1] % 16 == 0,
-        "ACC": TRITON[acc],
+        "ACC": TRITON[EXACT],
     }
 
 
@@ -176,32 +196,34 @@ def losses_fwd(
     S: Tensor, w: Tensor | None, plan: Plan, coarse: CoarsePlan
 ) -> tuple[Tensor, Tensor]:
     r"""Squared residual :math:`\|A_g - S_g S_g^\top\|_F^2` and entropy sum of every graph."""
-    acc = accumulate_in(S, w)
-    S, w = ready(S), ready(w)
+    S, w = exact_inputs(S, w)
     check_sizes(plan, coarse, S.shape[1], 0)
-    tile = tile_for("losses_fwd", acc, target_of(S))
+    tile = tile_for("losses_fwd", EXACT, target_of(S))
     items = node_tiles(plan, coarse, tile.blocks["BV"])
-    square, entropy = S.new_empty(2, plan.num_nodes, dtype=acc)
+    square, scale, entropy = S.new_empty(3, plan.num_nodes, dtype=EXACT)
     launch(
         losses_fwd_kernel,
         (items.shape[0],),
         tile,
         items_ptr=items,
         square_ptr=square,
+        scale_ptr=scale,
         entropy_ptr=entropy,
         HAS_W=w is not None,
-        **loss_arguments(S, w, plan, coarse, acc),
+        **loss_arguments(S, w, plan, coarse),
     )
     r2, ent = S.new_empty(2, plan.num_graphs, dtype=weight_dtype(S, w))
     launch(
         losses_total_kernel,
         (plan.num_graphs,),
-        tile_for("losses_total", acc, target_of(S)),
+        tile_for("losses_total", EXACT, target_of(S)),
         node_ptr=plan.node_ptr,
         square_ptr=square,
+        scale_ptr=scale,
         entropy_ptr=entropy,
         r2_ptr=r2,
         ent_ptr=ent,
-        ACC=TRITON[acc],
+        ACC=TRITON[EXACT],
+        ROUNDING=16 * torch.finfo(EXACT).eps,
     )
     return r2, ent

@@ -7,11 +7,18 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from tritonpool.dtypes import accumulate_in
 from tritonpool.plan import CoarsePlan, Plan
 
 from .launch import launch, ready, target_of
-from .losses import UNALIGNED, add_adjacency, agreement, load_tile, loss_arguments
+from .losses import (
+    EXACT,
+    UNALIGNED,
+    add_adjacency,
+    agreement,
+    exact_inputs,
+    load_tile,
+    loss_arguments,
+)
 from .precision import convert, dot
 from .tiles import tile_for
 from .work import edge_tiles, node_tiles
@@ -150,13 +157,14 @@ def losses_bwd(
     needs: tuple[bool, bool],
 ) -> tuple[Tensor | None, Tensor | None]:
     """Gradients of :func:`losses_fwd` w.r.t. ``S`` and ``w``, where needed."""
-    acc = accumulate_in(S, w)
-    S, w, dr2, dent = map(ready, (S, w, dr2, dent))
-    common = loss_arguments(S, w, plan, coarse, acc)
+    own = S, w
+    S, w = exact_inputs(S, w)
+    dr2, dent = ready(dr2), ready(dent)
+    common = loss_arguments(S, w, plan, coarse)
     dS = dw = None
     if needs[0]:
-        dS = torch.empty_like(S)
-        tile = tile_for("losses_bwd", acc, target_of(S))
+        dS = torch.empty_like(own[0], memory_format=torch.contiguous_format)
+        tile = tile_for("losses_bwd", EXACT, target_of(S))
         items = node_tiles(plan, coarse, tile.blocks["BV"])
         launch(
             losses_bwd_kernel,
@@ -172,8 +180,8 @@ def losses_bwd(
             **common,
         )
     if needs[1]:
-        dw = torch.empty_like(w)
-        tile = tile_for("losses_weight_grad", acc, target_of(S))
+        dw = torch.empty_like(own[1], memory_format=torch.contiguous_format)
+        tile = tile_for("losses_weight_grad", EXACT, target_of(S))
         items = edge_tiles(plan, coarse, tile.blocks["BE"])
         launch(
             losses_weight_grad_kernel,

@@ -6,7 +6,7 @@ import torch
 import triton
 import triton.language as tl
 
-__all__ = ["TRITON", "convert", "dot", "dot_exact", "split"]
+__all__ = ["TRITON", "convert", "dot", "split"]
 
 TRITON = {torch.float32: tl.float32, torch.float64: tl.float64}
 
@@ -37,16 +37,4 @@ def dot(a, b, acc, PRECISION: tl.constexpr):
         acc = tl.dot(a_low, b_high, acc, input_precision="tf32")
         acc = tl.dot(a_high, b_low, acc, input_precision="tf32")
         return tl.dot(a_high, b_high, acc, input_precision="tf32")
-    return tl.dot(a, b, acc, input_precision="ieee", out_dtype=acc.dtype)
-
-
-@triton.jit
-def dot_exact(a, b, acc, SPLIT: tl.constexpr, PRECISION: tl.constexpr):
-    """The same where ``b``, and unless SPLIT also ``a``, holds small integers, exact in tf32."""
-    if PRECISION == "x3":
-        if SPLIT:
-            a_high, a_low = split(a)
-            acc = tl.dot(a_low, b, acc, input_precision="tf32")
-            return tl.dot(a_high, b, acc, input_precision="tf32")
-        return tl.dot(a, b, acc, input_precision="tf32")
     return tl.dot(a, b, acc, input_precision="ieee", out_dtype=acc.dtype)

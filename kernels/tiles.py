@@ -62,10 +62,6 @@ def _single(kernel: str, C: int, target: str) -> tuple[dict[str, int], int]:
         "lift": (dict(BV=32, BK=32, BD=64), 4),
         "node_grad": (dict(BV=16, BK=32, BD=64), 4),
         "weight_grad": (dict(BE=128), 4),
-        "losses_fwd": (dict(BV=32, BK=32, BE=32), 4),
-        "losses_total": (dict(BV=64), 1),
-        "losses_bwd": (dict(BV=32, BK=32, BE=32), 4),
-        "losses_weight_grad": (dict(BE=32, BK=32), 4),
     }[kernel]
 
 
@@ -96,9 +92,8 @@ def _registers(kernel: str, accumulate: torch.dtype, target: str) -> int | None:
     seen = {
         ("node_grad", "sm_80"),
         ("coarsen_bwd_features", "sm_100"),
-        ("losses_fwd", "sm_100"),
     }
-    if kernel == "losses_bwd" or (kernel, target) in seen:
+    if (kernel, target) in seen:
         return 255
     return 255 if backward and accumulate == torch.float64 else None
 

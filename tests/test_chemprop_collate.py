@@ -128,3 +128,11 @@ def test_atom_targets_are_refused():
     point = MolAtomBondDatapoint.from_smi("CCO", atom_y=np.ones((3, 1)))
     with pytest.raises(ValueError, match="dataset must have molecule targets only"):
         build_dataloader(MolAtomBondDataset([point]))
+
+
+@pytest.mark.gpu
+def test_the_loader_pins_batches_for_the_gpu():
+    batch = next(iter(build_dataloader(dataset(POLYMERS), shuffle=False, pin_memory=True)))
+    assert all(getattr(batch.bmg, name).is_pinned() for name in ("V", "E", "edge_index", "batch"))
+    batch.bmg.to("cuda")
+    assert batch.bmg.V.is_cuda and batch.bmg.plan.device.type == "cuda"

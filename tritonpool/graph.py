@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import torch
@@ -75,8 +76,13 @@ class Graph:
         if batch is not None:
             ok = batch.shape == (V,) and batch.dtype == torch.int64
             _check(ok, "batch", batch, f"an int64 tensor of shape ({V},)")
-        for name in ("edge_index", "edge_attr", "edge_weight", "batch"):
-            value = locals()[name]
+        others = {
+            "edge_index": edge_index,
+            "edge_attr": edge_attr,
+            "edge_weight": edge_weight,
+            "batch": batch,
+        }
+        for name, value in others.items():
             if value is not None and value.device != x.device:
                 raise ValueError(f"{name} is on {value.device}, but x is on {x.device}")
         if num_graphs is None:
@@ -152,7 +158,7 @@ class Graph:
         graph._plan = self._plan
         return graph
 
-    def _map(self, move, plan: Plan | None) -> Graph:
+    def _map(self, move: Callable[[Tensor], Tensor], plan: Plan | None) -> Graph:
         tensors = (self.x, self.edge_index, self.edge_attr, self.edge_weight, self.batch)
         graph = Graph(*(None if t is None else move(t) for t in tensors), self.num_graphs)
         graph._plan = plan

@@ -306,19 +306,3 @@ class CoarsePlan:
             ]
             self._items["entries"] = Entries(*_move(made, self.rev.device))
         return self._items["entries"]
-
-    @_outside_inference
-    def tiles(self, block_p: int, block_q: int) -> Tensor:
-        """Work items ``(graph, first p, first q)`` of shape ``T x 3``, the same for every batch
-        that holds the graph: block sizes never come from the batch. Cached."""
-        key = (block_p, block_q)
-        if key not in self._items:
-            rows = torch.div(self.clusters + block_p - 1, block_p, rounding_mode="floor")
-            cols = torch.div(self.clusters + block_q - 1, block_q, rounding_mode="floor")
-            count = rows * cols
-            graph = torch.repeat_interleave(torch.arange(count.numel()), count)
-            local = torch.arange(graph.numel()) - _offsets(count)[graph]
-            p = torch.div(local, cols[graph], rounding_mode="floor")
-            items = torch.stack([graph, p * block_p, (local - p * cols[graph]) * block_q], 1)
-            self._items[key] = _move([items], self.rev.device)[0]
-        return self._items[key]

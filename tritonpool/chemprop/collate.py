@@ -13,6 +13,8 @@ from tritonpool.plan import Plan
 
 __all__ = ["PlanCollate", "PlannedMolGraph", "build_dataloader"]
 
+TENSORS = ("V", "E", "edge_index", "rev_edge_index", "batch")
+
 
 class PlannedMolGraph(BatchMolGraph):
     """A batch of molecules that carries its :class:`~tritonpool.plan.Plan` and takes it along to
@@ -27,20 +29,24 @@ class PlannedMolGraph(BatchMolGraph):
     __slots__ = ("plan",)
 
     def __init__(self, bmg: BatchMolGraph):
-        self.V = bmg.V
-        self.E = bmg.E
-        self.edge_index = bmg.edge_index
-        self.rev_edge_index = bmg.rev_edge_index
-        self.batch = bmg.batch
+        for name in TENSORS:
+            setattr(self, name, getattr(bmg, name))
         self.plan = Plan.build(bmg.batch, bmg.edge_index, len(bmg.V), len(bmg))
 
     def __len__(self) -> int:
         return self.plan.num_graphs
 
     def to(self, device: str | torch.device) -> None:
-        """Move this batch to ``device``, in place."""
-        super().to(device)
+        """Move this batch to ``device``, in place; from page-locked memory without waiting."""
+        for name in TENSORS:
+            setattr(self, name, getattr(self, name).to(device, non_blocking=True))
         self.plan = self.plan.to(device)
+
+    def pin_memory(self) -> PlannedMolGraph:
+        """Move the tensors to page-locked memory, in place; the data loader asks for it."""
+        for name in TENSORS:
+            setattr(self, name, getattr(self, name).pin_memory())
+        return self
 
 
 class PlanCollate:
