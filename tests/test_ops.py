@@ -30,11 +30,10 @@ def test_ethane_by_hand():
 @pytest.mark.parametrize("drop", [True, False])
 @pytest.mark.parametrize("weights", [True, False])
 def test_gradcheck(backend, drop, weights):
-    sample = make_sample([3, 0, 4], [4, 0, 6], [2, 1, 3], K=3, D=2, C=2, weights=weights)
+    sample = make_sample([2, 0, 3], [3, 0, 5], [2, 1, 2], K=2, D=1, C=2, weights=weights)
     g = sample.graph
     if weights:  # the gradient jumps where a pair loses its last weight
         g = g.replace(edge_weight=g.edge_weight.clamp(min=0.2))
-    # hypothesis-free and small: every entry is perturbed twice
     free = (sample.S > 0).double()
 
     def outputs(S, x, F, w=None):
@@ -49,7 +48,9 @@ def test_gradcheck(backend, drop, weights):
     leaves = [t.clone().requires_grad_() for t in leaves]
     keep = leaves[0].detach().clone()
     leaves[0] = (keep + (1 - free)).requires_grad_()  # perturbing masked entries must not leave 0
-    assert torch.autograd.gradcheck(outputs, leaves, eps=1e-6, atol=1e-6, rtol=1e-5)
+    # the interpreter is slow, so there the Jacobians are compared along random directions only
+    fast = backend == "triton"
+    assert torch.autograd.gradcheck(outputs, leaves, atol=1e-6, rtol=1e-5, fast_mode=fast)
 
 
 GRAPH = make_sample([3, 2], [4, 2], [2, 1], K=2).graph
