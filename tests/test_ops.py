@@ -203,7 +203,7 @@ def test_memory_saved_for_backward(backend):
 def test_wide_bond_features_are_chunked_without_a_trace(monkeypatch):
     sample = make_sample([9, 8], [30, 20], [4, 5], K=5, C=11)
     expected = everything(sample, "sparse")
-    monkeypatch.setattr(sparse, "CHUNK_ELEMENTS", 3 * 50 * 5)
+    monkeypatch.setattr(sparse, "CHUNK_ELEMENTS", 3 * 17 * 5)
     chunks = []
     original = sparse._chunks
     monkeypatch.setattr(sparse, "_chunks", lambda *a: chunks.append([*original(*a)]) or chunks[-1])

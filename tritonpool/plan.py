@@ -59,6 +59,10 @@ def _move(tensors: list[Tensor | None], device: torch.device) -> list[Tensor | N
     return [None if t is None else next(views).view(t.shape) for t in tensors]
 
 
+# kept on the host or made again, when a plan is moved to a device
+HOST = ("nodes", "edges", "_coarse", "_edge_entries")
+
+
 @dataclass(eq=False)
 class Plan:
     """Pointers and sort orders of a batch of ``G`` graphs with ``V`` nodes and ``E`` edges.
@@ -81,6 +85,7 @@ class Plan:
     parallel: Tensor | None = None  # [E] number of the edge's (src, dst) pair; None: all distinct
     parallel_ptr: Tensor | None = None  # where each pair's edges start in out_edge
     _coarse: dict = field(default_factory=dict, repr=False)
+    _edge_entries: dict = field(default_factory=dict, repr=False)
 
     @property
     def num_graphs(self) -> int:
@@ -179,12 +184,40 @@ class Plan:
         device = torch.empty(0, device=device).device  # "cuda" with its index
         if self.device == device:
             return self
-        names = [f.name for f in fields(self) if f.name not in ("nodes", "edges", "_coarse")]
+        names = [f.name for f in fields(self) if f.name not in HOST]
         moved = dict(zip(names, _move([getattr(self, n) for n in names], device), strict=True))
         plan = Plan(nodes=self.nodes, edges=self.edges, **moved)
         for key, coarse in self._coarse.items():
             plan._coarse[key] = coarse.to(device)
         return plan
+
+    @_outside_inference
+    def edge_entries(self, width: int) -> EdgeEntries:
+        """Where a ``(V width) x V`` matrix with ``width`` rows for each node and an entry for each
+        feature of each edge has its entries; cached."""
+        if width not in self._edge_entries:
+            column = torch.arange(width, device=self.device)
+            degree, order = self.out_ptr.diff(), self.out_edge
+            u = self.src.index_select(0, order)
+            first = self.out_ptr[:-1] * width
+            slot = torch.arange(self.num_edges, device=self.device)
+            slot = slot - self.out_ptr.index_select(0, u)
+            place = first.index_select(0, u) + slot
+            place = place[:, None] + degree.index_select(0, u)[:, None] * column
+            place = place.view(-1)
+            source, node = torch.empty_like(place), torch.empty_like(place)
+            source[place] = (order[:, None] * width + column).view(-1)
+            node[place] = self.dst.index_select(0, order).repeat_interleave(width)
+            ptr = (first[:, None] + degree[:, None] * column).view(-1)
+            t_column = self.src.index_select(0, self.in_edge)[:, None] * width + column
+            self._edge_entries[width] = EdgeEntries(
+                torch.nn.functional.pad(ptr, (0, 1), value=self.num_edges * width),
+                node,
+                source,
+                self.in_ptr * width,
+                t_column.view(-1),
+            )
+        return self._edge_entries[width]
 
     @_outside_inference
     def coarse(self, clusters: Tensor, drop_self_loops: bool) -> CoarsePlan:
@@ -193,6 +226,17 @@ class Plan:
         if key not in self._coarse:
             self._coarse[key] = CoarsePlan.build(clusters, drop_self_loops).to(self.device)
         return self._coarse[key]
+
+
+class EdgeEntries(NamedTuple):
+    """The nonzero pattern of a matrix that sums edge features times target nodes: row ``(i, f)``
+    holds feature ``f`` of every edge out of node ``i``, in the column of the edge's target."""
+
+    ptr: Tensor  # [V width + 1] each row's first entry
+    node: Tensor  # target node of the entry
+    source: Tensor  # where the entry stands in an E x width tensor
+    t_ptr: Tensor  # [V + 1] each column's first entry, in the order of in_edge, then features
+    t_row: Tensor  # row of the entry
 
 
 class Entries(NamedTuple):

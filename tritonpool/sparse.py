@@ -1,9 +1,10 @@
 """The op with torch.sparse: the default on CPUs and on GPUs that Triton does not serve.
 
-The batch's assignments form one block-diagonal CSR matrix, ``P x V`` for ``P`` clusters and ``V``
-nodes. With the edges' out-incidence (``V x E``), pooling is two products,
+The batch's assignments form one block-diagonal CSR matrix ``S``, ``V x P`` for ``P`` clusters and
+``V`` nodes, and its edges another one, ``M``, with a row for each node and feature and a column for
+each node. With ``S'`` the assignments as a dense ``V x K`` tensor, pooling is two products,
 
-    T = incidence (S[v] (x) w [F, 1])        V x (K (C + 1))
+    T = M S'             (V (C + 1)) x K: sum_e w_e [F_e, 1] S[v_e] over the edges out of a node
     [N, W] = S^T T,   X' = S^T X
 
 about half the work of summing over edges and pairs at once. The backward is our own: torch's
@@ -88,9 +89,35 @@ def _chunks(columns: int, elements: int) -> Iterator[slice]:
         yield slice(start, min(start + step, columns))
 
 
-def _outer(left: Tensor, right: Tensor) -> Tensor:
-    """``E x K`` and ``E x C`` to ``E x (K C)``."""
-    return (left[:, :, None] * right[:, None, :]).flatten(1)
+class _Edges:
+    """The features of the edges, ``E x width``, as a sparse matrix ``(V width) x V``."""
+
+    def __init__(self, z: Tensor, plan: Plan):
+        self.z, self.width, self.plan = z, z.shape[1], plan
+        self.entries = plan.edge_entries(self.width)
+
+    def gather(self, rows: Tensor) -> Tensor:
+        """``T[i, f] = sum z[e, f] rows[v]`` over the edges ``i -> v``: ``V x (width K)``."""
+        e = self.entries
+        values = self.z.reshape(-1).index_select(0, e.source)
+        T = csr_matrix(e.ptr, e.node, values, self.plan.num_nodes) @ rows
+        return T.view(self.plan.num_nodes, self.width * rows.shape[1])
+
+    def rows_gradient(self, dT: Tensor) -> Tensor:
+        """The gradient of :meth:`gather` w.r.t. ``rows``, from that of ``T``, ``(V width) x K``."""
+        e = self.entries
+        values = self.z.index_select(0, self.plan.in_edge).view(-1)
+        return csr_matrix(e.t_ptr, e.t_row, values, len(dT)) @ dT
+
+    def z_gradient(self, dT: Tensor, rows: Tensor) -> Tensor:
+        """The gradient of :meth:`gather` w.r.t. ``z``."""
+        column = torch.arange(self.width, device=dT.device)
+        column = (self.plan.src[:, None] * self.width + column).view(-1)
+        ptr = torch.arange(len(self.z) + 1, device=dT.device) * self.width
+        pattern = csr_matrix(ptr, column, torch.zeros_like(self.z).view(-1), len(dT))
+        ends = rows.index_select(0, self.plan.dst)
+        found = torch.sparse.sampled_addmm(pattern, ends, dT.t(), beta=0.0)
+        return found.values().view(self.z.shape)
 
 
 def coarsen_fwd(
@@ -111,12 +138,12 @@ def coarsen_fwd(
     Z = _edge_features(F, plan.num_edges, acc, S.device)
     if w is not None:
         Z = Z * w.to(acc)[:, None]
-    Sv = A.dense.index_select(0, plan.dst)
     slots = coarse.slots
     N = Z.new_empty(slots.numel(), Z.shape[1])
-    for part in _chunks(Z.shape[1], Sv.numel()):
-        T = gather_sum(plan.out_ptr, plan.out_edge, _outer(Sv, Z[:, part]))
-        rows = (St @ T).view(A.num_clusters * A.K, part.stop - part.start)
+    for part in _chunks(Z.shape[1], plan.num_nodes * A.K):
+        T = _Edges(Z[:, part].contiguous(), plan).gather(A.dense)
+        rows = (St @ T).view(A.num_clusters, part.stop - part.start, A.K).transpose(1, 2)
+        rows = rows.reshape(A.num_clusters * A.K, part.stop - part.start)
         N[:, part] = rows.index_select(0, slots)
     W = N[:, -1]
     Fc = None if F is None else (N[:, :-1] / W.clamp(min=eps)[:, None]).to(F.dtype)
@@ -147,7 +174,7 @@ def coarsen_bwd(dXc, dW, dFc, S, X, F, w, W, Fc, plan, coarse, eps, needs):
     Sm = A.matrix()
     dX = dS_entries = dS = dF = dw = None
     if dXc is not None:
-        dXc = dXc.to(acc)
+        dXc = dXc.to(acc).contiguous()
         if need_X:
             dX = (Sm @ dXc).to(X.dtype)
         if need_S:
@@ -158,26 +185,22 @@ def coarsen_bwd(dXc, dW, dFc, S, X, F, w, W, Fc, plan, coarse, eps, needs):
     if dW is not None or dFc is not None:
         Z1 = _edge_features(F, plan.num_edges, acc, S.device)
         Z = Z1 if w is None else Z1 * w.to(acc)[:, None]
-        Sv = A.dense.index_select(0, plan.dst)
         grad = _pair_gradient(dW, dFc, W, Fc, eps, acc)
-        dSv = torch.zeros_like(Sv)
         dZ = torch.empty_like(Z)
-        for part in _chunks(Z.shape[1], Sv.numel()):
-            z = Z[:, part]
-            D = z.new_zeros(A.num_clusters * A.K, z.shape[1])
+        dS = torch.zeros_like(A.dense)
+        for part in _chunks(Z.shape[1], plan.num_nodes * A.K):
+            edges = _Edges(Z[:, part].contiguous(), plan)
+            D = Z.new_zeros(A.num_clusters * A.K, edges.width)
             D = D.index_copy_(0, coarse.slots, grad[:, part])
-            D = D.view(A.num_clusters, A.K * z.shape[1])
+            D = D.view(A.num_clusters, A.K, edges.width).transpose(1, 2)
+            D = D.reshape(A.num_clusters, edges.width * A.K)
+            dT = (Sm @ D).view(plan.num_nodes * edges.width, A.K)
             if need_S:
-                T = gather_sum(plan.out_ptr, plan.out_edge, _outer(Sv, z))
-                found = A.products(T, D)
+                found = A.products(edges.gather(A.dense), D)
                 dS_entries = found if dS_entries is None else dS_entries + found
-            dT = (Sm @ D).index_select(0, plan.src).view(plan.num_edges, A.K, z.shape[1])
-            if need_S:
-                dSv += torch.bmm(dT, z[:, :, None])[:, :, 0]
+                dS += edges.rows_gradient(dT)
             if need_F or need_w:
-                dZ[:, part] = torch.bmm(Sv[:, None, :], dT)[:, 0]
-        if need_S:
-            dS = gather_sum(plan.in_ptr, plan.in_edge, dSv)
+                dZ[:, part] = edges.z_gradient(dT, A.dense)
         if need_w:
             dw = (dZ * Z1).sum(1).to(w.dtype)
         if need_F:
@@ -239,7 +262,7 @@ def losses_fwd(
     r2 = square - 2 * segment_sum(plan.edge_ptr, a * agreement) + gram
     rounding = 16 * torch.finfo(torch.float64).eps
     r2 = torch.where(r2 > rounding * (square + gram), r2, 0)
-    shares = S[:, : A.K].to(weight_dtype(S, w))
+    shares = A.dense.to(weight_dtype(S, w))
     entropy = segment_sum(plan.node_ptr, torch.special.entr(shares).sum(1))
     dtype = weight_dtype(S, w)
     return r2.to(dtype), entropy.to(dtype)
@@ -258,7 +281,7 @@ def losses_bwd(dr2, dent, S, w, plan, coarse, needs):
         grad -= 2 * (csr_matrix(plan.out_ptr, plan.dst[out], a[out], plan.num_nodes) @ A.dense)
         grad -= 2 * (csr_matrix(plan.in_ptr, plan.src[into], a[into], plan.num_nodes) @ A.dense)
         grad *= dr2.double().index_select(0, plan.batch)[:, None]
-        shares = S[:, : A.K].to(weight_dtype(S, w))
+        shares = A.dense.to(weight_dtype(S, w))
         slope = torch.where(shares > 0, -1 - shares.log(), 0)
         grad += slope * dent.index_select(0, plan.batch)[:, None]
         dS = A.gradient(None, grad, S.dtype)
