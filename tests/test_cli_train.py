@@ -53,6 +53,13 @@ def test_writes_the_files_that_chemprop_writes(trained):
     }
 
 
+def test_the_output_folder_can_be_read_like_any_other(trained, tmp_path):
+    _, output = trained
+    ordinary = tmp_path / "ordinary"
+    ordinary.mkdir()
+    assert output.stat().st_mode == ordinary.stat().st_mode
+
+
 def test_best_model_has_the_settings_that_were_asked_for(trained):
     _, out = trained
     model = load_model(out / "model_0" / "best.pt")

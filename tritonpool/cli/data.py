@@ -48,7 +48,8 @@ class Splits:
 
     def write(self, output: Path) -> None:
         """Copy splits.json and what else chemprop wrote to the output folder."""
-        shutil.copytree(self.folder, output, dirs_exist_ok=True)
+        for path in self.folder.iterdir():
+            shutil.copy(path, output)
 
 
 @dataclass
