@@ -319,10 +319,10 @@ class CoarsePlan:
 
     @cached_property
     @_outside_inference
-    def slots(self) -> Tensor:
-        """Where each pair stands in a tensor of ``P x max_clusters`` rows and columns."""
-        first = self.plan.node_ptr[self.plan.batch[self.plan.src]]
-        return self.plan.src * self.max_clusters + self.plan.dst - first
+    def column(self) -> Tensor:
+        """The number of each pair's target cluster within its graph."""
+        first = self.plan.node_ptr.index_select(0, self.plan.batch)
+        return self.plan.dst - first.index_select(0, self.plan.src)
 
     @_outside_inference
     def entries(self, fine: Plan) -> Entries:

@@ -138,13 +138,12 @@ def coarsen_fwd(
     Z = _edge_features(F, plan.num_edges, acc, S.device)
     if w is not None:
         Z = Z * w.to(acc)[:, None]
-    slots = coarse.slots
-    N = Z.new_empty(slots.numel(), Z.shape[1])
+    src, column = coarse.plan.src, coarse.column
+    N = Z.new_empty(src.numel(), Z.shape[1])
     for part in _chunks(Z.shape[1], plan.num_nodes * A.K):
         T = _Edges(Z[:, part].contiguous(), plan).gather(A.dense)
-        rows = (St @ T).view(A.num_clusters, part.stop - part.start, A.K).transpose(1, 2)
-        rows = rows.reshape(A.num_clusters * A.K, part.stop - part.start)
-        N[:, part] = rows.index_select(0, slots)
+        rows = (St @ T).view(A.num_clusters, part.stop - part.start, A.K)
+        N[:, part] = rows[src, :, column]
     W = N[:, -1]
     Fc = None if F is None else (N[:, :-1] / W.clamp(min=eps)[:, None]).to(F.dtype)
     return Xc, W.to(weight_dtype(S, w), copy=True), Fc
@@ -190,10 +189,9 @@ def coarsen_bwd(dXc, dW, dFc, S, X, F, w, W, Fc, plan, coarse, eps, needs):
         dS = torch.zeros_like(A.dense)
         for part in _chunks(Z.shape[1], plan.num_nodes * A.K):
             edges = _Edges(Z[:, part].contiguous(), plan)
-            D = Z.new_zeros(A.num_clusters * A.K, edges.width)
-            D = D.index_copy_(0, coarse.slots, grad[:, part])
-            D = D.view(A.num_clusters, A.K, edges.width).transpose(1, 2)
-            D = D.reshape(A.num_clusters, edges.width * A.K)
+            D = Z.new_zeros(A.num_clusters, edges.width, A.K)
+            D[coarse.plan.src, :, coarse.column] = grad[:, part]
+            D = D.view(A.num_clusters, edges.width * A.K)
             dT = (Sm @ D).view(plan.num_nodes * edges.width, A.K)
             if need_S:
                 found = A.products(edges.gather(A.dense), D)
@@ -240,9 +238,11 @@ def _adjacency(w: Tensor | None, plan: Plan) -> tuple[Tensor, Tensor]:
     return a, gather_sum(ptr, order, a[:, None])[plan.parallel, 0]
 
 
-def _agreement(A: _Assignment, plan: Plan) -> Tensor:
-    """``<S_u, S_v>`` of every edge."""
-    return (A.dense.index_select(0, plan.src) * A.dense.index_select(0, plan.dst)).sum(1)
+def _neighbours(ptr: Tensor, order: Tensor, end: Tensor, a: Tensor, rows: Tensor) -> Tensor:
+    """Sum ``a[e] rows[end[e]]`` over the edges ``e`` of every node, as ``ptr`` and ``order`` list
+    them."""
+    column, values = end.index_select(0, order), a.index_select(0, order)
+    return csr_matrix(ptr, column, values, len(rows)) @ rows
 
 
 def losses_fwd(
@@ -255,11 +255,11 @@ def losses_fwd(
     """
     A = _Assignment(S, plan, coarse, torch.float64)
     a, pair = _adjacency(w, plan)
-    agreement = _agreement(A, plan)
     gram = (A.transposed() @ A.dense).square().sum(1)
     gram = segment_sum(coarse.plan.node_ptr, gram)
     square = segment_sum(plan.edge_ptr, a * pair)
-    r2 = square - 2 * segment_sum(plan.edge_ptr, a * agreement) + gram
+    agreement = (A.dense * _neighbours(plan.out_ptr, plan.out_edge, plan.dst, a, A.dense)).sum(1)
+    r2 = square - 2 * segment_sum(plan.node_ptr, agreement) + gram
     rounding = 16 * torch.finfo(torch.float64).eps
     r2 = torch.where(r2 > rounding * (square + gram), r2, 0)
     shares = A.dense.to(weight_dtype(S, w))
@@ -275,17 +275,17 @@ def losses_bwd(dr2, dent, S, w, plan, coarse, needs):
     a, pair = _adjacency(w, plan)
     dS = dw = None
     if need_S:
-        out, into = plan.out_edge, plan.in_edge
         gram = A.transposed() @ A.dense
         grad = 4 * (A.matrix() @ gram)
-        grad -= 2 * (csr_matrix(plan.out_ptr, plan.dst[out], a[out], plan.num_nodes) @ A.dense)
-        grad -= 2 * (csr_matrix(plan.in_ptr, plan.src[into], a[into], plan.num_nodes) @ A.dense)
+        grad -= 2 * _neighbours(plan.out_ptr, plan.out_edge, plan.dst, a, A.dense)
+        grad -= 2 * _neighbours(plan.in_ptr, plan.in_edge, plan.src, a, A.dense)
         grad *= dr2.double().index_select(0, plan.batch)[:, None]
         shares = A.dense.to(weight_dtype(S, w))
         slope = torch.where(shares > 0, -1 - shares.log(), 0)
         grad += slope * dent.index_select(0, plan.batch)[:, None]
         dS = A.gradient(None, grad, S.dtype)
     if need_w:
-        agreement = _agreement(A, plan)
+        ends = A.dense.index_select(0, plan.src) * A.dense.index_select(0, plan.dst)
+        agreement = ends.sum(1)
         dw = (2 * (pair - agreement) * dr2.double()[plan.batch[plan.src]]).to(w.dtype)
     return dS, dw
