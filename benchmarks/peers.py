@@ -16,7 +16,15 @@ from benchmarks.inputs import Inputs
 from tritonpool import coarsen
 from tritonpool.losses import assignment_losses
 
-__all__ = ["PEERS", "fork_loop", "pyg", "pyg_einsum", "tritonpool_op", "tritonpool_task_only"]
+__all__ = [
+    "PEERS",
+    "fork_loop",
+    "loop_share",
+    "pyg",
+    "pyg_einsum",
+    "tritonpool_op",
+    "tritonpool_task_only",
+]
 
 
 def _leaves(inputs: Inputs, edges: bool) -> tuple[Tensor, Tensor, Tensor]:

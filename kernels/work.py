@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from tritonpool.plan import CoarsePlan, Plan
+from tritonpool.plan import CoarsePlan, Plan, move_together
 
 __all__ = [
     "check_sizes",
@@ -40,10 +40,7 @@ def _items(
 
 def _cached(coarse: CoarsePlan, key: tuple, *arguments) -> Tensor:
     if key not in coarse._items:
-        items, device = _items(*arguments), coarse.counts.device
-        if device.type == "cuda":
-            items = items.pin_memory()
-        coarse._items[key] = items.to(device, non_blocking=True)
+        coarse._items[key] = move_together([_items(*arguments)], coarse.counts.device)[0]
     return coarse._items[key]
 
 

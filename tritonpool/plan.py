@@ -14,7 +14,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-__all__ = ["CoarsePlan", "Plan", "cluster_counts"]
+__all__ = ["CoarsePlan", "Plan", "cluster_counts", "move_together"]
 
 
 def _offsets(counts: Tensor) -> Tensor:
@@ -48,7 +48,7 @@ def cluster_counts(nodes: Tensor, max_clusters: int, ratio: float) -> Tensor:
 _outside_inference = torch.inference_mode(False)
 
 
-def _move(tensors: list[Tensor | None], device: torch.device) -> list[Tensor | None]:
+def move_together(tensors: list[Tensor | None], device: torch.device) -> list[Tensor | None]:
     """Copy int64 tensors to ``device`` as one packed buffer: one transfer instead of ten."""
     present = [t for t in tensors if t is not None]
     packed = torch.cat([t.reshape(-1) for t in present])
@@ -185,7 +185,9 @@ class Plan:
         if self.device == device:
             return self
         names = [f.name for f in fields(self) if f.name not in HOST]
-        moved = dict(zip(names, _move([getattr(self, n) for n in names], device), strict=True))
+        moved = dict(
+            zip(names, move_together([getattr(self, n) for n in names], device), strict=True)
+        )
         plan = Plan(nodes=self.nodes, edges=self.edges, **moved)
         for key, coarse in self._coarse.items():
             plan._coarse[key] = coarse.to(device)
@@ -308,7 +310,7 @@ class CoarsePlan:
         device = torch.empty(0, device=device).device
         if self.rev.device == device:
             return self
-        counts, rev = _move([self.counts, self.rev], device)
+        counts, rev = move_together([self.counts, self.rev], device)
         return CoarsePlan(self.clusters, self.drop_self_loops, counts, rev, self.plan.to(device))
 
     @cached_property
@@ -348,5 +350,5 @@ class CoarsePlan:
                 t_node,
                 t_node * K + (P - cluster_ptr[of_cluster]).index_select(0, row),
             ]
-            self._items["entries"] = Entries(*_move(made, self.rev.device))
+            self._items["entries"] = Entries(*move_together(made, self.rev.device))
         return self._items["entries"]

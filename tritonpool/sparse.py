@@ -69,9 +69,7 @@ class _Assignment:
         """``dS`` of the full width from values per entry and a ``V x K`` part."""
         out = dense if dense is not None else torch.zeros_like(self.dense)
         if values is not None:
-            flat = out.reshape(-1)
-            flat.index_add_(0, self.entries.flat, values)
-            out = flat.view(out.shape)
+            out.view(-1).index_add_(0, self.entries.flat, values)
         full = out.new_zeros(self.full_shape, dtype=dtype)
         full[:, : self.K] = out
         return full
@@ -181,7 +179,7 @@ def coarsen_bwd(dXc, dW, dFc, S, X, F, w, W, Fc, plan, coarse, eps, needs):
     elif need_X:
         dX = torch.zeros_like(X)
 
-    if dW is not None or dFc is not None:
+    if (dW is not None or dFc is not None) and (need_S or need_F or need_w):
         Z1 = _edge_features(F, plan.num_edges, acc, S.device)
         Z = Z1 if w is None else Z1 * w.to(acc)[:, None]
         grad = _pair_gradient(dW, dFc, W, Fc, eps, acc)
