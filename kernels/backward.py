@@ -6,8 +6,9 @@ import torch
 import triton
 from torch import Tensor
 
+from tritonpool.coarse_plan import CoarsePlan
 from tritonpool.dtypes import accumulate_in
-from tritonpool.plan import CoarsePlan, Plan
+from tritonpool.plan import Plan
 
 from .coarsen import edge_arguments, is_wide
 from .coarsen_grad import (

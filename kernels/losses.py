@@ -7,8 +7,9 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from tritonpool.coarse_plan import CoarsePlan
 from tritonpool.dtypes import accumulate_in, weight_dtype
-from tritonpool.plan import CoarsePlan, Plan
+from tritonpool.plan import Plan
 
 from .launch import launch, ready, target_of
 from .precision import TRITON, convert, dot

@@ -7,7 +7,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from tritonpool.plan import CoarsePlan, Plan
+from tritonpool.coarse_plan import CoarsePlan
+from tritonpool.plan import Plan
 
 from .launch import launch, ready, target_of
 from .losses import (

@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from tritonpool.plan import CoarsePlan, Plan, move_together
+from tritonpool.coarse_plan import CoarsePlan
+from tritonpool.plan import Plan, move_together
 
 __all__ = [
     "check_sizes",

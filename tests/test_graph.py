@@ -6,7 +6,8 @@ from batches import make_sample, samples
 from hypothesis import given
 
 from tritonpool import Graph
-from tritonpool.plan import CoarsePlan, Plan, cluster_counts
+from tritonpool.coarse_plan import CoarsePlan, cluster_counts, coarse_plan
+from tritonpool.plan import Plan
 
 
 def edges(*pairs):
@@ -70,7 +71,8 @@ def test_plan_is_made_once_and_shared():
     plan = graph.plan
     assert graph.plan is plan
     assert graph.replace(x=graph.x + 1).plan is plan
-    assert plan.coarse(torch.tensor([2, 1]), True) is plan.coarse(torch.tensor([2, 1]), True)
+    coarse = coarse_plan(plan, torch.tensor([2, 1]), True)
+    assert coarse_plan(plan, torch.tensor([2, 1]), True) is coarse
     assert graph.to("cpu").plan is plan
 
 

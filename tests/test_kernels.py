@@ -7,6 +7,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from tritonpool import Graph, kernels, reference
+from tritonpool.coarse_plan import coarse_plan
 from tritonpool.kernels.launch import recording
 
 # relative RMS error per tensor; half results carry the rounding of their own dtype
@@ -56,7 +57,7 @@ class Case:
         )
         self.batch = batch
         self.plan = Graph(torch.zeros(V, 1), ends, batch=batch, num_graphs=len(sizes)).plan
-        self.coarse = self.plan.coarse(torch.tensor(counts, dtype=torch.int64), drop)
+        self.coarse = coarse_plan(self.plan, torch.tensor(counts, dtype=torch.int64), drop)
         self.counts = counts
         used = torch.arange(K) < self.coarse.clusters[batch][:, None]
         S = torch.rand(V, K) * used
@@ -294,7 +295,7 @@ def test_losses(dtype, K, weighted):
 def test_losses_at_the_optimum():
     """A disjoint pair of loops, explained exactly by hard clusters: residual and gradient are 0."""
     plan = Graph(torch.zeros(2, 1), torch.tensor([[0, 1], [0, 1]])).plan
-    coarse = plan.coarse(torch.tensor([2]), True)
+    coarse = coarse_plan(plan, torch.tensor([2]), True)
     S = torch.eye(2)
     r2, entropy = kernels.losses_fwd(S, None, plan, coarse)
     assert r2.tolist() == [0.0] and entropy.tolist() == [0.0]
@@ -322,7 +323,7 @@ def test_a_graph_alone_is_bitwise_the_graph_in_a_batch():
     alone = Case((40,), (140,), [18], 20, 14, 37, True, True)
     ends = torch.stack([batch.plan.src[edges], batch.plan.dst[edges]]) - nodes.start
     alone.plan = Graph(torch.zeros(40, 1), ends).plan
-    alone.coarse = alone.plan.coarse(torch.tensor([18]), True)
+    alone.coarse = coarse_plan(alone.plan, torch.tensor([18]), True)
     alone.S, alone.X = batch.S[nodes], batch.X[nodes]
     alone.F, alone.w = batch.F[edges], batch.w[edges]
     (rows, pairs) = list(members(batch.coarse.plan))[g]
@@ -433,7 +434,7 @@ def test_gpu_equals_the_dense_definition(dtype):
     for name in ("S", "X", "F", "w"):
         setattr(case, name, getattr(case, name).cuda())
     case.plan = case.plan.to("cuda")
-    case.coarse = case.plan.coarse(case.coarse.clusters, True)
+    case.coarse = coarse_plan(case.plan, case.coarse.clusters, True)
     runs = [
         everything(case, [t.cuda() for t in given], torch.ones(2, len(SIZES)).cuda())[2]
         for _ in range(2)

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 import tritonpool
 from tritonpool import reference
+from tritonpool.coarse_plan import coarse_plan
 from tritonpool.ops import in_plan_order
 
 on_backends = pytest.mark.parametrize("backend", BACKENDS)
@@ -47,7 +48,7 @@ def residuals(sample: Sample) -> torch.Tensor:
     """``||A - S S^T||^2`` of every graph, from the reference loops."""
     g = sample.graph
     w = in_plan_order(g.edge_weight, g)
-    return reference.losses_fwd(sample.S, w, g.plan, g.plan.coarse(sample.clusters, True))[0]
+    return reference.losses_fwd(sample.S, w, g.plan, coarse_plan(g.plan, sample.clusters, True))[0]
 
 
 @on_backends

@@ -76,22 +76,25 @@ class Lift(Function):
 
 
 class Losses(Function):
-    """``(S, w) -> (squared residual, entropy sum)``, each of shape ``G``."""
+    """``(S, w) -> (squared residual, entropy sum)``, each of shape ``G``. What a backend returns
+    beyond these two is kept for its backward."""
 
     @staticmethod
     @_full_precision
     def forward(ctx, S, w, plan, coarse, backend):
-        ctx.save_for_backward(S, w)
+        r2, entropy, *kept = load_backend(backend).losses_fwd(S, w, plan, coarse)
+        ctx.save_for_backward(S, w, *kept)
         ctx.rest = plan, coarse
         ctx.backend = backend
-        return load_backend(backend).losses_fwd(S, w, plan, coarse)
+        return r2, entropy
 
     @staticmethod
     @once_differentiable
     @_full_precision
     def backward(ctx, dr2, dent):
         needs = ctx.needs_input_grad[:2]
+        S, w, *kept = ctx.saved_tensors
         grads = load_backend(ctx.backend).losses_bwd(
-            dr2.contiguous(), dent.contiguous(), *ctx.saved_tensors, *ctx.rest, needs
+            dr2.contiguous(), dent.contiguous(), S, w, *ctx.rest, needs, *kept
         )
         return *grads, None, None, None

@@ -7,12 +7,19 @@ from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
+from torch.utils.weak import WeakTensorKeyDictionary
+
+from tritonpool.patterns import used_entries
 
 if TYPE_CHECKING:
+    from tritonpool.coarse_plan import CoarsePlan
     from tritonpool.graph import Graph
     from tritonpool.plan import Plan
 
-__all__ = ["check_assignment", "check_clusters", "check_weights"]
+__all__ = ["check_assignment", "check_assignment_once", "check_clusters", "check_weights"]
+
+# The op and the losses ask about the same assignment: what passed, and at which version.
+_passed = WeakTensorKeyDictionary()
 
 
 def check_clusters(graph: Graph, S: Tensor, clusters: Tensor | Sequence[int] | None) -> Tensor:
@@ -44,7 +51,8 @@ def check_clusters(graph: Graph, S: Tensor, clusters: Tensor | Sequence[int] | N
             f"of shape {tuple(counts.shape)}"
         )
     counts = counts.to("cpu", torch.int64)  # from a GPU this is a copy to the host: pass CPU counts
-    if G and (int(counts.min()) < 0 or int(counts.max()) > K):
+    low, high = counts.aminmax() if G else (0, 0)
+    if low < 0 or high > K:
         g = int(((counts < 0) | (counts > K)).nonzero()[0])
         raise ValueError(
             f"clusters[{g}] is {int(counts[g])}, but must be from 0 to K = {K}, the columns of S"
@@ -52,7 +60,7 @@ def check_clusters(graph: Graph, S: Tensor, clusters: Tensor | Sequence[int] | N
     return counts
 
 
-def check_assignment(S: Tensor, counts: Tensor, plan: Plan) -> None:
+def check_assignment(S: Tensor, plan: Plan, coarse: CoarsePlan) -> None:
     """Look at every entry of ``S``; on a GPU the host waits for the answer.
 
     Raises
@@ -69,17 +77,26 @@ def check_assignment(S: Tensor, counts: Tensor, plan: Plan) -> None:
             raise ValueError(f"S must not hold NaN, but row {row} does")
         i, p = (int(v) for v in (S < 0).nonzero()[0])
         raise ValueError(f"S must not be negative, but S[{i}, {p}] is {float(S[i, p]):g}")
-    if int(counts.min()) == S.shape[1]:
+    if int(coarse.clusters.min()) == S.shape[1]:
         return
-    counts = counts.to(S.device).index_select(0, plan.batch)
-    beyond = torch.arange(S.shape[1], device=S.device) >= counts[:, None]
-    wrong = beyond.logical_and_(S.detach() != 0)
+    used = used_entries(plan, coarse, S.shape[1])
+    wrong = S.detach().masked_fill(used, 0)
     if bool(wrong.any()):
         i, p = (int(v) for v in wrong.nonzero()[0])
         raise ValueError(
             f"S[{i}, {p}] is {float(S[i, p]):g}, but node {i} belongs to graph "
-            f"{int(plan.batch[i])}, which has {int(counts[i])} clusters: later columns must be 0"
+            f"{int(plan.batch[i])}, which has {int(coarse.counts[plan.batch[i]])} clusters: later "
+            "columns must be 0"
         )
+
+
+def check_assignment_once(S: Tensor, plan: Plan, coarse: CoarsePlan) -> None:
+    """:func:`check_assignment`, unless this very tensor has passed it and was not changed since."""
+    if S.is_inference():  # these count no versions
+        check_assignment(S, plan, coarse)
+    elif _passed.get(S) != (S._version, coarse):
+        check_assignment(S, plan, coarse)
+        _passed[S] = S._version, coarse
 
 
 def check_weights(w: Tensor | None) -> None:

@@ -7,10 +7,10 @@ import inspect
 import torch
 from torch import Tensor, nn
 
+from tritonpool.coarse_plan import cluster_counts, coarse_plan
 from tritonpool.graph import Graph
 from tritonpool.losses import assignment_losses
 from tritonpool.ops import coarsen
-from tritonpool.plan import cluster_counts
 
 __all__ = ["DiffPool", "masked_softmax"]
 
@@ -164,7 +164,7 @@ class DiffPool(nn.Module):
                 f"{graph.x.shape[1]}"
             )
         counts = cluster_counts(graph.plan.nodes, self.max_clusters, self.ratio)
-        coarse = graph.plan.coarse(counts, self.drop_self_loops)
+        coarse = coarse_plan(graph.plan, counts, self.drop_self_loops)
         S = masked_softmax(self.scores(graph), coarse.counts[graph.plan.batch])
         if hard:
             S = torch.zeros_like(S).scatter_(1, S.argmax(1, keepdim=True), 1)

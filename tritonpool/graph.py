@@ -196,12 +196,13 @@ class Graph:
             beyond a graph's clusters
         """
         from tritonpool.checks import check_assignment, check_clusters, check_weights
+        from tritonpool.coarse_plan import coarse_plan
 
         plan = self.plan
         check_weights(self.edge_weight)
         if S is not None:
             counts = check_clusters(self, S, clusters)
-            check_assignment(S, counts, plan)
+            check_assignment(S, plan, coarse_plan(plan, counts, True))
         return self
 
     def __repr__(self) -> str:

@@ -8,9 +8,9 @@ from torch import Tensor
 
 from tritonpool.autograd import Coarsen, Lift
 from tritonpool.backend import choose_backend
-from tritonpool.checks import check_assignment, check_clusters, check_weights
+from tritonpool.checks import check_assignment_once, check_clusters, check_weights
+from tritonpool.coarse_plan import CoarsePlan, coarse_plan
 from tritonpool.graph import Graph
-from tritonpool.plan import CoarsePlan
 
 __all__ = ["coarsen", "lift"]
 
@@ -21,10 +21,11 @@ def prepare(
     """Check an assignment as far as no device has to be waited for, and plan its coarse graph."""
     counts = check_clusters(graph, S, clusters)
     plan = graph.plan
+    coarse = coarse_plan(plan, counts, drop_self_loops)
     if S.device.type == "cpu":
-        check_assignment(S, counts, plan)
+        check_assignment_once(S, plan, coarse)
         check_weights(graph.edge_weight)
-    return plan.coarse(counts, drop_self_loops)
+    return coarse
 
 
 def in_plan_order(values: Tensor | None, graph: Graph) -> Tensor | None:

@@ -9,8 +9,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from tritonpool.coarse_plan import CoarsePlan
 from tritonpool.dtypes import accumulate_in, weight_dtype
-from tritonpool.plan import CoarsePlan, Plan
+from tritonpool.plan import Plan
 
 __all__ = [
     "coarsen_bwd",

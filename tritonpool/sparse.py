@@ -1,27 +1,29 @@
-"""The op with torch.sparse: the default on CPUs and on GPUs that Triton does not serve.
+"""The op with sparse products: the default on CPUs and on GPUs that Triton does not serve.
 
-The batch's assignments form one block-diagonal CSR matrix ``S``, ``V x P`` for ``P`` clusters and
-``V`` nodes, and its edges another one, ``M``, with a row for each node and feature and a column for
-each node. With ``S'`` the assignments as a dense ``V x K`` tensor, pooling is two products,
+With the bond features and the total weight as ``Z = w [F, 1]``, pooling is
 
-    T = M S'             (V (C + 1)) x K: sum_e w_e [F_e, 1] S[v_e] over the edges out of a node
+    T[i] = sum over the edges i -> v of Z_e (x) S_v         V x (C + 1) x K
     [N, W] = S^T T,   X' = S^T X
 
-about half the work of summing over edges and pairs at once. The backward is our own: torch's
-backward of a CSR product builds a dense ``V x V`` matrix for the gradient of its values. Nothing
-but inputs and outputs is kept for it; ``T`` is made again.
+with ``S`` as the block-diagonal sparse matrix it is: about half the work of summing over edges and
+pairs at once, and nothing of a size ``V x V`` or ``E x K x C``. The backward is our own: torch's
+backward of a sparse product builds a dense ``V x V`` matrix for the gradient of its values. It
+needs no ``T``: see :func:`coarsen_bwd`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import cached_property
 
 import torch
 from torch import Tensor
 
-from tritonpool.csr import csr_matrix, gather_sum, segment_sum
+from tritonpool.coarse_plan import CoarsePlan
 from tritonpool.dtypes import accumulate_in, weight_dtype
-from tritonpool.plan import CoarsePlan, Plan
+from tritonpool.patterns import assignment_pattern, edge_pattern, end_pattern, pair_pattern
+from tritonpool.plan import Plan
+from tritonpool.sums import gather_sum, sampled_products, segment_sum
 
 __all__ = [
     "coarsen_bwd",
@@ -32,47 +34,57 @@ __all__ = [
     "losses_fwd",
 ]
 
-# The largest temporary, in elements (2 MB in float32: it stays in a CPU's cache). Wider bond
-# features are pooled a few columns at a time.
-CHUNK_ELEMENTS = 1 << 19
+# T is made a few columns of the bond features at a time: as many as give it 1 MB in float32, which
+# stays in a CPU's cache, but no fewer than four, because each pass costs two dozen calls.
+CHUNK_ELEMENTS = 1 << 18
+CHUNK_COLUMNS = 4
 
 
 class _Assignment:
-    """``S`` as block-diagonal CSR matrices, ``V x P`` and transposed."""
+    """``S`` as a block-diagonal ``V x P`` matrix, of which only the blocks are stored."""
 
     def __init__(self, S: Tensor, plan: Plan, coarse: CoarsePlan, dtype: torch.dtype):
-        self.full_shape = S.shape
+        self.columns = S.shape[1]
         self.K = coarse.max_clusters
         self.dense = S[:, : self.K].to(dtype).contiguous()
-        self.entries = coarse.entries(plan)
-        self.num_nodes, self.num_clusters = plan.num_nodes, coarse.plan.num_nodes
+        self.pattern = assignment_pattern(plan, coarse)
 
-    def matrix(self) -> Tensor:
-        e = self.entries
-        return csr_matrix(
-            e.ptr, e.cluster, self.dense.view(-1).index_select(0, e.flat), self.num_clusters
-        )
+    @cached_property
+    def by_node(self) -> Tensor:
+        return self.dense.view(-1).index_select(0, self.pattern.flat)
 
-    def transposed(self) -> Tensor:
-        e = self.entries
-        return csr_matrix(
-            e.t_ptr, e.t_node, self.dense.view(-1).index_select(0, e.t_flat), self.num_nodes
-        )
+    @cached_property
+    def by_cluster(self) -> Tensor:
+        return self.dense.view(-1).index_select(0, self.pattern.t_flat)
+
+    def pool(self, rows: Tensor) -> Tensor:
+        """``S^T rows``: ``V x D`` to ``P x D``."""
+        return gather_sum(self.pattern.t_ptr, self.pattern.t_node, rows, self.by_cluster)
+
+    def lift(self, rows: Tensor) -> Tensor:
+        """``S rows``: ``P x D`` to ``V x D``."""
+        return gather_sum(self.pattern.ptr, self.pattern.cluster, rows, self.by_node)
 
     def products(self, rows: Tensor, columns: Tensor) -> Tensor:
-        """``<rows[i], columns[p]>`` for every entry ``(i, p)``: ``V x D`` and ``P x D`` in."""
-        e = self.entries
-        pattern = csr_matrix(e.ptr, e.cluster, rows.new_zeros(e.flat.numel()), self.num_clusters)
-        return torch.sparse.sampled_addmm(pattern, rows, columns.t(), beta=0.0).values()
+        """``<rows[i], columns[p]>`` for every stored entry ``(i, p)``: from ``V x D`` and
+        ``P x D``."""
+        return sampled_products(self.pattern.ptr, self.pattern.cluster, rows, columns)
 
-    def gradient(self, values: Tensor | None, dense: Tensor | None, dtype: torch.dtype) -> Tensor:
-        """``dS`` of the full width from values per entry and a ``V x K`` part."""
-        out = dense if dense is not None else torch.zeros_like(self.dense)
-        if values is not None:
-            out.view(-1).index_add_(0, self.entries.flat, values)
-        full = out.new_zeros(self.full_shape, dtype=dtype)
-        full[:, : self.K] = out
-        return full
+    def gradient(self, entries: Tensor | None, dense: Tensor | None) -> Tensor:
+        """``dS`` of the full width, from a value for each entry and a ``V x K`` part."""
+        dense = torch.zeros_like(self.dense) if dense is None else dense
+        if entries is not None:
+            dense.view(-1).scatter_add_(0, self.pattern.flat, entries)
+        return torch.nn.functional.pad(dense, (0, self.columns - self.K))
+
+
+def _gather(z: Tensor, rows: Tensor, plan: Plan) -> Tensor:
+    """``T[i, f] = sum z[e, f] rows[v]`` over the edges ``e = (i -> v)``: ``V x (C K)``."""
+    pattern = edge_pattern(plan, z.shape[1])
+    T = gather_sum(
+        pattern.ptr, pattern.target, rows, z.index_select(0, plan.out_edge).t().flatten()
+    )
+    return T.view(z.shape[1], plan.num_nodes, rows.shape[1]).transpose(0, 1).flatten(1)
 
 
 def _edge_features(F: Tensor | None, E: int, acc: torch.dtype, device: torch.device) -> Tensor:
@@ -82,40 +94,9 @@ def _edge_features(F: Tensor | None, E: int, acc: torch.dtype, device: torch.dev
 
 
 def _chunks(columns: int, elements: int) -> Iterator[slice]:
-    step = max(1, min(columns, CHUNK_ELEMENTS // max(1, elements)))
+    step = max(CHUNK_COLUMNS, CHUNK_ELEMENTS // max(1, elements))
     for start in range(0, columns, step):
         yield slice(start, min(start + step, columns))
-
-
-class _Edges:
-    """The features of the edges, ``E x width``, as a sparse matrix ``(V width) x V``."""
-
-    def __init__(self, z: Tensor, plan: Plan):
-        self.z, self.width, self.plan = z, z.shape[1], plan
-        self.entries = plan.edge_entries(self.width)
-
-    def gather(self, rows: Tensor) -> Tensor:
-        """``T[i, f] = sum z[e, f] rows[v]`` over the edges ``i -> v``: ``V x (width K)``."""
-        e = self.entries
-        values = self.z.reshape(-1).index_select(0, e.source)
-        T = csr_matrix(e.ptr, e.node, values, self.plan.num_nodes) @ rows
-        return T.view(self.plan.num_nodes, self.width * rows.shape[1])
-
-    def rows_gradient(self, dT: Tensor) -> Tensor:
-        """The gradient of :meth:`gather` w.r.t. ``rows``, from that of ``T``, ``(V width) x K``."""
-        e = self.entries
-        values = self.z.index_select(0, self.plan.in_edge).view(-1)
-        return csr_matrix(e.t_ptr, e.t_row, values, len(dT)) @ dT
-
-    def z_gradient(self, dT: Tensor, rows: Tensor) -> Tensor:
-        """The gradient of :meth:`gather` w.r.t. ``z``."""
-        column = torch.arange(self.width, device=dT.device)
-        column = (self.plan.src[:, None] * self.width + column).view(-1)
-        ptr = torch.arange(len(self.z) + 1, device=dT.device) * self.width
-        pattern = csr_matrix(ptr, column, torch.zeros_like(self.z).view(-1), len(dT))
-        ends = rows.index_select(0, self.plan.dst)
-        found = torch.sparse.sampled_addmm(pattern, ends, dT.t(), beta=0.0)
-        return found.values().view(self.z.shape)
 
 
 def coarsen_fwd(
@@ -130,18 +111,17 @@ def coarsen_fwd(
     """Pool nodes, edge weights and edge features (the formulas: :func:`tritonpool.coarsen`)."""
     acc = accumulate_in(S, X, F, w)
     A = _Assignment(S, plan, coarse, acc)
-    St = A.transposed()
-    Xc = (St @ X.to(acc)).to(X.dtype)
+    Xc = A.pool(X.to(acc)).to(X.dtype)
 
     Z = _edge_features(F, plan.num_edges, acc, S.device)
     if w is not None:
         Z = Z * w.to(acc)[:, None]
-    src, column = coarse.plan.src, coarse.column
-    N = Z.new_empty(src.numel(), Z.shape[1])
-    for part in _chunks(Z.shape[1], plan.num_nodes * A.K):
-        T = _Edges(Z[:, part].contiguous(), plan).gather(A.dense)
-        rows = (St @ T).view(A.num_clusters, part.stop - part.start, A.K)
-        N[:, part] = rows[src, :, column]
+    P, cell, parts = coarse.plan.num_nodes, pair_pattern(coarse).cell, []
+    for part in _chunks(Z.shape[1], A.dense.numel()):
+        T = _gather(Z[:, part], A.dense, plan)
+        N = A.pool(T).view(P, part.stop - part.start, A.K)
+        parts.append(N.mT.reshape(P * A.K, N.shape[1]).index_select(0, cell))
+    N = parts[0] if len(parts) == 1 else torch.cat(parts, 1)
     W = N[:, -1]
     Fc = None if F is None else (N[:, :-1] / W.clamp(min=eps)[:, None]).to(F.dtype)
     return Xc, W.to(weight_dtype(S, w), copy=True), Fc
@@ -150,17 +130,19 @@ def coarsen_fwd(
 def _pair_gradient(
     dW: Tensor | None, dFc: Tensor | None, W: Tensor, Fc: Tensor | None, eps: float, acc
 ) -> Tensor:
-    """The gradient w.r.t. ``[N, W]`` of every pair, ``P x (C + 1)``; none through ``W <= eps``."""
+    """The gradient w.r.t. ``[N, W]`` of every pair, and a row of zeros: ``(pairs + 1) x (C + 1)``.
+    None flows through ``W <= eps``."""
     C = 0 if Fc is None else Fc.shape[1]
-    D = torch.zeros(W.numel(), C + 1, dtype=acc, device=W.device)
+    padded = torch.zeros(W.numel() + 1, C + 1, dtype=acc, device=W.device)
+    D = padded[:-1]
     if dFc is not None and C:
         w = W.to(acc)
-        scaled = dFc.to(acc) * torch.where(w > eps, 1 / w, 0)[:, None]
-        D[:, :C] = scaled
-        D[:, C] = -(scaled * Fc.to(acc)).sum(1)
+        dFc, inverse = dFc.to(acc), torch.where(w > eps, 1 / w, 0)
+        torch.mul(dFc, inverse[:, None], out=D[:, :C])
+        torch.mul((dFc * Fc.to(acc)).sum(1), -inverse, out=D[:, C])
     if dW is not None:
         D[:, C] += dW.to(acc)
-    return D
+    return padded
 
 
 def coarsen_bwd(dXc, dW, dFc, S, X, F, w, W, Fc, plan, coarse, eps, needs):
@@ -168,52 +150,58 @@ def coarsen_bwd(dXc, dW, dFc, S, X, F, w, W, Fc, plan, coarse, eps, needs):
     need_S, need_X, need_F, need_w = needs
     acc = accumulate_in(S, X, F, w)
     A = _Assignment(S, plan, coarse, acc)
-    Sm = A.matrix()
-    dX = dS_entries = dS = dF = dw = None
-    if dXc is not None:
+    entries = dX = dS = dF = dw = None
+    if dXc is None:
+        dX = torch.zeros_like(X) if need_X else None
+    else:
         dXc = dXc.to(acc).contiguous()
         if need_X:
-            dX = (Sm @ dXc).to(X.dtype)
+            dX = A.lift(dXc).to(X.dtype)
         if need_S:
-            dS_entries = A.products(X.to(acc), dXc)
-    elif need_X:
-        dX = torch.zeros_like(X)
+            entries = A.products(X.to(acc), dXc)
 
-    if (dW is not None or dFc is not None) and (need_S or need_F or need_w):
+    if dW is None and dFc is None:
+        dF = torch.zeros_like(F) if need_F else None
+        dw = torch.zeros_like(w) if need_w else None
+    elif need_S or need_F or need_w:
         Z1 = _edge_features(F, plan.num_edges, acc, S.device)
         Z = Z1 if w is None else Z1 * w.to(acc)[:, None]
-        grad = _pair_gradient(dW, dFc, W, Fc, eps, acc)
-        dZ = torch.empty_like(Z)
+        grad, pair = _pair_gradient(dW, dFc, W, Fc, eps, acc), pair_pattern(coarse).pair
+        by_target = Z.index_select(0, plan.in_edge)
+        by_source = Z.index_select(0, plan.out_edge) if need_S else None
+        if need_F or need_w:
+            ends = A.dense.index_select(0, plan.dst.index_select(0, plan.in_edge))
+            dZ = torch.empty_like(Z)
         dS = torch.zeros_like(A.dense)
-        for part in _chunks(Z.shape[1], plan.num_nodes * A.K):
-            edges = _Edges(Z[:, part].contiguous(), plan)
-            D = Z.new_zeros(A.num_clusters, edges.width, A.K)
-            D[coarse.plan.src, :, coarse.column] = grad[:, part]
-            D = D.view(A.num_clusters, edges.width * A.K)
-            dT = (Sm @ D).view(plan.num_nodes * edges.width, A.K)
+        for part in _chunks(Z.shape[1], A.dense.numel()):
+            # for each node, feature and cluster: the gradients of pairs with that cluster second,
+            # and first, weighted with the node's shares in the other cluster
+            C = part.stop - part.start
+            D = grad[:, part].index_select(0, pair).view(2 * coarse.plan.num_nodes, A.K, C)
+            near = A.lift(D.mT.reshape(coarse.plan.num_nodes, 2 * C * A.K))
+            near = near.view(2 * C * plan.num_nodes, A.K)
+            at = end_pattern(plan, C)
             if need_S:
-                found = A.products(edges.gather(A.dense), D)
-                dS_entries = found if dS_entries is None else dS_entries + found
-                dS += edges.rows_gradient(dT)
+                dS += gather_sum(at.in_ptr, at.in_row, near, by_target[:, part].flatten())
+                dS += gather_sum(at.out_ptr, at.out_row, near, by_source[:, part].flatten())
             if need_F or need_w:
-                dZ[:, part] = edges.z_gradient(dT, A.dense)
+                ptr = torch.arange(0, at.in_row.numel() + 1, C, device=Z.device)
+                found = sampled_products(ptr, at.in_row, ends, near)
+                dZ[:, part] = found.view(-1, C)
+        if need_F or need_w:
+            dZ = torch.empty_like(dZ).index_copy_(0, plan.in_edge, dZ)
         if need_w:
             dw = (dZ * Z1).sum(1).to(w.dtype)
         if need_F:
             dF = dZ[:, :-1]
             dF = (dF if w is None else dF * w.to(acc)[:, None]).to(F.dtype)
-    else:
-        dF = torch.zeros_like(F) if need_F else None
-        dw = torch.zeros_like(w) if need_w else None
-    if need_S:
-        dS = A.gradient(dS_entries, dS, S.dtype)
-    return dS, dX, dF, dw
+    return A.gradient(entries, dS).to(S.dtype) if need_S else None, dX, dF, dw
 
 
 def lift_fwd(S: Tensor, Xc: Tensor, plan: Plan, coarse: CoarsePlan) -> Tensor:
     """Bring cluster features back to the nodes (the formula: :func:`tritonpool.lift`)."""
     acc = accumulate_in(S, Xc)
-    return (_Assignment(S, plan, coarse, acc).matrix() @ Xc.to(acc)).to(Xc.dtype)
+    return _Assignment(S, plan, coarse, acc).lift(Xc.to(acc)).to(Xc.dtype)
 
 
 def lift_bwd(dY, S, Xc, plan, coarse, needs):
@@ -222,68 +210,77 @@ def lift_bwd(dY, S, Xc, plan, coarse, needs):
     acc = accumulate_in(S, Xc)
     A = _Assignment(S, plan, coarse, acc)
     dY = dY.to(acc)
-    dS = A.gradient(A.products(dY, Xc.to(acc)), None, S.dtype) if need_S else None
-    dX = (A.transposed() @ dY).to(Xc.dtype) if need_X else None
+    dS = A.gradient(A.products(dY, Xc.to(acc)), None).to(S.dtype) if need_S else None
+    dX = A.pool(dY).to(Xc.dtype) if need_X else None
     return dS, dX
 
 
-def _adjacency(w: Tensor | None, plan: Plan) -> tuple[Tensor, Tensor]:
-    """The weight of every edge, and of its node pair once parallel edges are added up."""
-    a = torch.ones_like(plan.src, dtype=torch.float64) if w is None else w.double()
+def _squared_weights(w: Tensor | None, plan: Plan) -> tuple[Tensor | None, Tensor]:
+    """Of every edge the weight of its node pair, parallel edges added up (``None``: all are 1), and
+    of every graph the sum of its squared node pairs."""
     if plan.parallel is None:
-        return a, a
-    ptr, order = plan.parallel_ptr, plan.out_edge
-    return a, gather_sum(ptr, order, a[:, None])[plan.parallel, 0]
+        if w is None:
+            return None, plan.edge_ptr.diff().double()
+        pair = w.double()
+        return pair, segment_sum(plan.edge_ptr, pair.square()[:, None])[:, 0]
+    a = torch.ones_like(plan.src, dtype=torch.float64) if w is None else w.double()
+    pair = gather_sum(plan.parallel_ptr, plan.out_edge, a[:, None])[:, 0]
+    pair = pair.index_select(0, plan.parallel)
+    return pair, segment_sum(plan.edge_ptr, (a * pair)[:, None])[:, 0]
 
 
-def _neighbours(ptr: Tensor, order: Tensor, end: Tensor, a: Tensor, rows: Tensor) -> Tensor:
-    """Sum ``a[e] rows[end[e]]`` over the edges ``e`` of every node, as ``ptr`` and ``order`` list
-    them."""
-    column, values = end.index_select(0, order), a.index_select(0, order)
-    return csr_matrix(ptr, column, values, len(rows)) @ rows
+def _neighbours(rows: Tensor, w: Tensor | None, plan: Plan) -> Tensor:
+    """``(A + A^T) rows``: ``V x K`` to ``V x K``."""
+    total = None
+    for ptr, order, ends in (
+        (plan.out_ptr, plan.out_edge, plan.out_dst),
+        (plan.in_ptr, plan.in_edge, plan.in_src),
+    ):
+        a = None if w is None else w.to(rows.dtype).index_select(0, order)
+        found = gather_sum(ptr, ends, rows, a)
+        total = found if total is None else total.add_(found)
+    return total
 
 
 def losses_fwd(
     S: Tensor, w: Tensor | None, plan: Plan, coarse: CoarsePlan
-) -> tuple[Tensor, Tensor]:
-    r"""Squared residual :math:`\|A_g - S_g S_g^\top\|_F^2` and entropy sum of every graph.
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    r"""Squared residual :math:`\|A_g - S_g S_g^\top\|_F^2` and entropy sum of every graph, and the
+    gradients of both w.r.t. ``S``, ``V x K``, which are nearly free here.
 
     The residual is expanded, which never builds a ``V x V`` matrix, and computed in float64,
     because the terms cancel near the optimum; what is left of rounding there is set to 0.
     """
     A = _Assignment(S, plan, coarse, torch.float64)
-    a, pair = _adjacency(w, plan)
-    gram = (A.transposed() @ A.dense).square().sum(1)
-    gram = segment_sum(coarse.plan.node_ptr, gram)
-    square = segment_sum(plan.edge_ptr, a * pair)
-    agreement = (A.dense * _neighbours(plan.out_ptr, plan.out_edge, plan.dst, a, A.dense)).sum(1)
-    r2 = square - 2 * segment_sum(plan.node_ptr, agreement) + gram
-    rounding = 16 * torch.finfo(torch.float64).eps
-    r2 = torch.where(r2 > rounding * (square + gram), r2, 0)
-    shares = A.dense.to(weight_dtype(S, w))
-    entropy = segment_sum(plan.node_ptr, torch.special.entr(shares).sum(1))
     dtype = weight_dtype(S, w)
-    return r2.to(dtype), entropy.to(dtype)
+    _, square = _squared_weights(w, plan)
+    gram = A.lift(A.pool(A.dense))
+    near = _neighbours(A.dense, w, plan)
+    shares = A.dense.to(dtype)
+    positive = shares > 0
+    # the logarithm of 0 takes a CPU ten times as long as any other
+    log = torch.where(positive, shares, 1).log_()
+    entropy = -(shares * log).sum(1, dtype=torch.float64)
+    sums = torch.stack([(A.dense * gram).sum(1), (A.dense * near).sum(1), entropy], 1)
+    gram_sum, near_sum, entropy = segment_sum(plan.node_ptr, sums).unbind(1)
+    r2 = square - near_sum + gram_sum
+    rounding = 16 * torch.finfo(torch.float64).eps
+    r2 = torch.where(r2 > rounding * (square + gram_sum), r2, 0)
+    slopes = gram.mul_(4).sub_(near, alpha=2), torch.where(positive, -1 - log, 0)
+    return r2.to(dtype), entropy.to(dtype), *slopes
 
 
-def losses_bwd(dr2, dent, S, w, plan, coarse, needs):
+def losses_bwd(dr2, dent, S, w, plan, coarse, needs, r2_slope, entropy_slope):
     """Gradients of :func:`losses_fwd` w.r.t. ``S`` and ``w``, where needed."""
     need_S, need_w = needs
-    A = _Assignment(S, plan, coarse, torch.float64)
-    a, pair = _adjacency(w, plan)
     dS = dw = None
     if need_S:
-        gram = A.transposed() @ A.dense
-        grad = 4 * (A.matrix() @ gram)
-        grad -= 2 * _neighbours(plan.out_ptr, plan.out_edge, plan.dst, a, A.dense)
-        grad -= 2 * _neighbours(plan.in_ptr, plan.in_edge, plan.src, a, A.dense)
-        grad *= dr2.double().index_select(0, plan.batch)[:, None]
-        shares = A.dense.to(weight_dtype(S, w))
-        slope = torch.where(shares > 0, -1 - shares.log(), 0)
-        grad += slope * dent.index_select(0, plan.batch)[:, None]
-        dS = A.gradient(None, grad, S.dtype)
+        per_node = torch.stack([dr2, dent], 1).double().index_select(0, plan.batch)
+        grad = r2_slope * per_node[:, :1]
+        grad.addcmul_(entropy_slope.double(), per_node[:, 1:])
+        dS = torch.nn.functional.pad(grad.to(S.dtype), (0, S.shape[1] - grad.shape[1]))
     if need_w:
-        ends = A.dense.index_select(0, plan.src) * A.dense.index_select(0, plan.dst)
-        agreement = ends.sum(1)
-        dw = (2 * (pair - agreement) * dr2.double()[plan.batch[plan.src]]).to(w.dtype)
+        rows, (pair, _) = S.double(), _squared_weights(w, plan)
+        ends = rows.index_select(0, plan.src) * rows.index_select(0, plan.dst)
+        dw = (2 * (pair - ends.sum(1)) * dr2.double()[plan.batch[plan.src]]).to(w.dtype)
     return dS, dw

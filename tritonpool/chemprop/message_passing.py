@@ -13,6 +13,7 @@ from tritonpool.chemprop.readout import aggregate
 from tritonpool.chemprop.segments import edge_messages, node_sum
 from tritonpool.chemprop.settings import DiffPoolSettings
 from tritonpool.chemprop.weighted import WeightedMessagePassing
+from tritonpool.coarse_plan import coarse_plan
 from tritonpool.graph import Graph
 from tritonpool.plan import Plan
 
@@ -196,7 +197,7 @@ class DiffPoolMixin:
         for pool, encoder in zip(self.pools, self.encoders, strict=True):
             coarse, _, found = pool(graph, compute_losses=wants_losses)
             losses.append(found)
-            rev = graph.plan.coarse(coarse.plan.nodes, pool.drop_self_loops).rev
+            rev = coarse_plan(graph.plan, coarse.plan.nodes, pool.drop_self_loops).rev
             W = coarse.edge_weight
             attr = torch.cat([coarse.edge_attr, W.to(coarse.edge_attr.dtype)[:, None]], 1)
             H = encoder(coarse.replace(edge_attr=attr), rev)

@@ -1,4 +1,4 @@
-"""Sums over the edges of a node, as CSR products forward and gathers backward.
+"""Sums over the edges of a node, as sparse products forward and gathers backward.
 
 Both ways every sum runs over the rows of a matrix in the plan's order, without atomics, so that
 repeated runs agree bitwise on a GPU too.
@@ -11,18 +11,18 @@ from torch import Tensor
 from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 
-from tritonpool.csr import csr_matrix
 from tritonpool.dtypes import accumulate_in
 from tritonpool.plan import Plan
+from tritonpool.sums import gather_sum
 
 __all__ = ["edge_messages", "graph_sum", "neighbour_sum", "node_sum"]
 
 
 def _sum_into(ptr: Tensor, order: Tensor, weight: Tensor | None, rows: Tensor) -> Tensor:
     """``sum weight[k] rows[k]`` over ``k = order[ptr[i]], ..., order[ptr[i + 1] - 1]``."""
-    values = rows.new_ones(order.numel()) if weight is None else weight.index_select(0, order)
+    weight = None if weight is None else weight.index_select(0, order)
     with torch.autocast(rows.device.type, enabled=False):
-        return csr_matrix(ptr, order, values, len(rows)) @ rows
+        return gather_sum(ptr, order, rows, weight)
 
 
 class _SegmentSum(Function):
@@ -89,9 +89,8 @@ class _NeighbourSum(Function):
         ctx.plan = plan
         order = plan.in_edge
         values = w.to(acc).index_select(0, order)
-        adjacency = csr_matrix(plan.in_ptr, plan.src.index_select(0, order), values, len(X))
         with torch.autocast(X.device.type, enabled=False):
-            return (adjacency @ X.to(acc)).to(X.dtype)
+            return gather_sum(plan.in_ptr, plan.in_src, X.to(acc), values).to(X.dtype)
 
     @staticmethod
     @once_differentiable
@@ -101,9 +100,8 @@ class _NeighbourSum(Function):
         grad = grad.to(acc)
         order = plan.out_edge
         values = w.to(acc).index_select(0, order)
-        adjacency = csr_matrix(plan.out_ptr, plan.dst.index_select(0, order), values, len(X))
         with torch.autocast(X.device.type, enabled=False):
-            dX = (adjacency @ grad).to(X.dtype)
+            dX = gather_sum(plan.out_ptr, plan.out_dst, grad, values).to(X.dtype)
         dw = None
         if ctx.needs_input_grad[1]:
             ends = X.index_select(0, plan.src) * grad.index_select(0, plan.dst)

@@ -1,0 +1,57 @@
+"""Weighted sums over groups of rows, and the sparse matrices behind them.
+
+A product adds up each group in a fixed order, where ``index_add`` on a GPU does not, so that
+repeated runs agree bitwise.
+"""
+
+from __future__ import annotations
+
+import warnings
+from functools import cache
+
+import torch
+from torch import Tensor
+
+__all__ = ["csr_matrix", "gather_sum", "sampled_products", "segment_sum"]
+
+
+@cache
+def _hush() -> None:
+    """Spend torch's one-time beta warning on CSR tensors, which users can do nothing about."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        zero = torch.zeros(2, dtype=torch.int64)
+        torch.sparse_csr_tensor(zero, zero[:0], torch.zeros(0), (1, 1))
+
+
+def csr_matrix(ptr: Tensor, column: Tensor, values: Tensor, columns: int) -> Tensor:
+    """A sparse matrix of ``len(ptr) - 1`` rows; the caller vouches for the indices."""
+    _hush()
+    size = (ptr.numel() - 1, columns)
+    return torch.sparse_csr_tensor(ptr, column, values, size, check_invariants=False)
+
+
+def gather_sum(ptr: Tensor, index: Tensor, rows: Tensor, weight: Tensor | None = None) -> Tensor:
+    """Sum ``weight[k] rows[index[k]]`` over ``k`` from ``ptr[i]`` to ``ptr[i + 1]``, for every
+    ``i``; weights of 1 if there are none. Not differentiable.
+
+    In float32 an embedding bag, on a CPU 2.4 to 3.1 times as fast as the CSR product; in float64
+    a CSR product, 2.8 to 3.0 times as fast as the bag (``benchmarks/bench_sums.py``).
+    """
+    if rows.dtype == torch.float64:
+        weight = rows.new_ones(index.numel()) if weight is None else weight
+        return csr_matrix(ptr, index, weight, rows.shape[0]) @ rows
+    return torch.embedding_bag(
+        rows, index, ptr, mode=0, per_sample_weights=weight, include_last_offset=True
+    )[0]
+
+
+def segment_sum(ptr: Tensor, rows: Tensor) -> Tensor:
+    """Sum the rows ``ptr[i]`` to ``ptr[i + 1]`` for every ``i``."""
+    return gather_sum(ptr, torch.arange(len(rows), device=rows.device), rows)
+
+
+def sampled_products(ptr: Tensor, column: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
+    """``<rows[i], columns[column[k]]>`` for every ``k`` from ``ptr[i]`` to ``ptr[i + 1]``."""
+    pattern = csr_matrix(ptr, column, rows.new_zeros(column.numel()), len(columns))
+    return torch.sparse.sampled_addmm(pattern, rows, columns.t(), beta=0.0).values()
