@@ -18,11 +18,11 @@ ifneq ($(filter-out cpu,$(TORCH)),)
 $(error TORCH is '$(TORCH)', expected 'cpu' or nothing; name another build with TORCH_INDEX=<URL>)
 endif
 
-.PHONY: help install demo test check compile lint format bench clean
+.PHONY: help install demo test check compile lint format bench bench-compare clean
 .DELETE_ON_ERROR:
 
 help: ## list the targets
-	@sed -n 's/^\([a-z]*\):.*## /\1|/p' Makefile | awk -F'|' '{printf "make %-8s %s\n", $$1, $$2}'
+	@sed -n 's/^\([a-z-]*\):.*## /\1|/p' Makefile | awk -F'|' '{printf "make %-13s %s\n", $$1, $$2}'
 	@echo "PYTHON=python3.12 picks the Python, TORCH=cpu the CPU build of torch, ARGS=... is passed on."
 
 install: $(READY) ## set up .venv and nothing else
@@ -63,6 +63,13 @@ format: $(READY) ## mend style and formatting
 
 bench: $(READY) ## time the ops and the layer
 	@$(BIN)/python -m pytest -q --override-ini python_files='bench_*.py' --benchmark-only benchmarks $(ARGS)
+
+bench-compare: $(READY) ## has the op become slower than the committed baseline?
+	@mkdir -p .benchmarks
+	@$(BIN)/python -m pytest -q --override-ini python_files='bench_*.py' --benchmark-only \
+	  --benchmark-json=.benchmarks/track.json benchmarks/bench_track.py >.benchmarks/track.log || \
+	  { cat .benchmarks/track.log; exit 1; }
+	@$(BIN)/python -m benchmarks.compare .benchmarks/track.json $(ARGS)
 
 clean: ## remove .venv and the caches
 	@rm -rf .venv build dist *.egg-info .pytest_cache .ruff_cache .hypothesis .benchmarks

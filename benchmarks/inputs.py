@@ -14,8 +14,8 @@ from rdkit import Chem
 from torch import Tensor
 
 from tritonpool import Graph
+from tritonpool.coarse_plan import cluster_counts
 from tritonpool.diffpool import masked_softmax
-from tritonpool.plan import cluster_counts
 
 __all__ = ["Inputs", "make_inputs", "smiles"]
 
@@ -32,6 +32,7 @@ class Inputs:
     num_graphs: int
     S: Tensor  # V x K
     clusters: Tensor
+    ratio: float
 
     def graph(self) -> Graph:
         """A new Graph, whose plan has still to be made."""
@@ -44,10 +45,10 @@ class Inputs:
         )
 
 
-def smiles(number: int, seed: int = 0) -> tuple[str, list[str]]:
-    """Where the molecules come from, and their SMILES."""
+def smiles(number: int, seed: int = 0, source: str | None = None) -> tuple[str, list[str]]:
+    """Where the molecules come from, and their SMILES; ``source="oligomers"`` never reads files."""
     folder = os.environ.get("TRITONPOOL_DATA")
-    if folder:
+    if folder and source is None:
         table = pd.read_csv(Path(folder) / "insulator" / "insulator.csv")
         return "insulator polymers", table.smiles.sample(number, random_state=seed).tolist()
     from tritonpool.demo.oligomers import generate
@@ -56,10 +57,17 @@ def smiles(number: int, seed: int = 0) -> tuple[str, list[str]]:
 
 
 def make_inputs(
-    number: int = 64, ratio: float = 0.5, hidden: int = 300, max_clusters: int = 32, seed: int = 0
+    number: int = 64,
+    ratio: float = 0.5,
+    hidden: int = 300,
+    max_clusters: int = 32,
+    seed: int = 0,
+    source: str | None = None,
+    bond_features: int | None = None,
 ) -> Inputs:
-    """A batch with softmax assignments of random scores."""
-    source, texts = smiles(number, seed)
+    """A batch with softmax assignments of random scores; ``bond_features`` asks for that many
+    random ones instead of chemprop's 14."""
+    source, texts = smiles(number, seed, source)
     featurize = SimpleMoleculeMolGraphFeaturizer()
     bmg = BatchMolGraph([featurize(Chem.MolFromSmiles(text)) for text in texts])
     gen = torch.Generator().manual_seed(seed)
@@ -67,4 +75,7 @@ def make_inputs(
     clusters = cluster_counts(torch.bincount(bmg.batch, minlength=number), max_clusters, ratio)
     scores = torch.randn(len(x), max_clusters, generator=gen)
     S = masked_softmax(scores, clusters[bmg.batch])
-    return Inputs(source, x, bmg.edge_index, bmg.E.float(), bmg.batch, number, S, clusters)
+    F = bmg.E.float()
+    if bond_features is not None:
+        F = torch.randn(len(F), bond_features, generator=gen)
+    return Inputs(source, x, bmg.edge_index, F, bmg.batch, number, S, clusters, ratio)

@@ -97,13 +97,14 @@ def _cases() -> Iterator[tuple]:
 def _run_all(own: torch.dtype, rest: torch.dtype, K: int, C: int, D: int, weighted: bool) -> None:
     """Call all six functions as autograd would, with each set of needed gradients."""
     from tritonpool import Graph, kernels
+    from tritonpool.coarse_plan import coarse_plan
 
     def random(*shape: int, dtype: torch.dtype = rest) -> Tensor:
         return torch.rand(*shape, dtype=dtype)
 
     ends = torch.tensor([[0, 1, 1, 2], [1, 0, 2, 1]])
     plan = Graph(random(3, D), ends).plan
-    coarse = plan.coarse(torch.tensor([2]), True)
+    coarse = coarse_plan(plan, torch.tensor([2]), True)
     S, X = random(3, K, dtype=own), random(3, D)
     F, w = random(4, C) if C else None, random(4) if weighted else None
     Xc, W, Fc = kernels.coarsen_fwd(S, X, F, w, plan, coarse, 1e-8)

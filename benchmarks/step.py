@@ -1,0 +1,77 @@
+"""A whole training step (forward, loss, backward, Adam) of chemprop's D-MPNN and of ours.
+
+``python -m benchmarks.step`` prints our time over that of stock D-MPNN, taken in turn.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+from collections.abc import Callable
+
+import torch
+from chemprop.data import BatchMolGraph
+from chemprop.featurizers import SimpleMoleculeMolGraphFeaturizer
+from chemprop.models import MPNN
+from chemprop.nn import BondMessagePassing, MeanAggregation, RegressionFFN
+from rdkit import Chem
+
+from benchmarks.inputs import smiles
+from benchmarks.tracking import Tracker
+from tritonpool.chemprop import DiffPoolBondMessagePassing, DiffPoolMPNN, GraphReadout
+from tritonpool.chemprop.collate import PlannedMolGraph
+
+__all__ = ["main", "make_step"]
+
+
+def make_step(
+    ratio: float | None, number: int = 64, seed: int = 0, **settings: object
+) -> Callable[[], float]:
+    """A function that trains one batch and returns the loss; ``ratio=None`` is stock D-MPNN. Ours
+    makes its plan in every step, as the data loader would."""
+    torch.manual_seed(seed)
+    _, texts = smiles(number, seed)
+    featurize = SimpleMoleculeMolGraphFeaturizer()
+    bmg = BatchMolGraph([featurize(Chem.MolFromSmiles(text)) for text in texts])
+    targets = torch.randn(number, 1)
+    if ratio is None:
+        mp = BondMessagePassing()
+        model = MPNN(mp, MeanAggregation(), RegressionFFN(input_dim=mp.output_dim))
+    else:
+        mp = DiffPoolBondMessagePassing(ratio=ratio, **settings)
+        model = DiffPoolMPNN(mp, GraphReadout(), RegressionFFN(input_dim=mp.output_dim))
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-4)
+
+    def step() -> float:
+        batch = bmg if ratio is None else PlannedMolGraph(bmg)
+        optimizer.zero_grad()
+        fingerprint = model.fingerprint(batch)
+        predicted = model.predictor.train_step(fingerprint)
+        loss = torch.nn.functional.mse_loss(predicted, targets)
+        loss.backward()
+        optimizer.step()
+        return float(loss.detach())
+
+    return step
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("-n", type=int, default=64, help="molecules in the batch")
+    parser.add_argument("--ratio", type=float, nargs="+", default=[0.1, 0.25, 0.5])
+    parser.add_argument("--blocks", type=int, default=5)
+    parser.add_argument("--rounds", type=int, default=8)
+    args = parser.parse_args()
+    stock = make_step(None, args.n)
+    for ratio in args.ratio:
+        tracker = Tracker(make_step(ratio, args.n), stock, args.blocks, args.rounds)
+        times = tracker.run()
+        found, ours = tracker.summary(times), 1e3 * statistics.median(times)
+        print(
+            f"ratio {ratio}: {ours:.1f} ms, D-MPNN {1e3 * statistics.median(tracker.yard):.1f} ms, "
+            f"{found['ratio']:.2f}x (spread {found['spread']:.2f})"
+        )
+
+
+if __name__ == "__main__":
+    main()

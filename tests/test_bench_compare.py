@@ -1,0 +1,108 @@
+"""The regression tracking finds a slower op, and nothing else."""
+
+import json
+import time
+from dataclasses import replace
+
+import pytest
+import torch
+
+from benchmarks import compare
+from benchmarks.compare import Row
+from benchmarks.machine import machine
+from benchmarks.tracking import Tracker
+from tritonpool import Graph, coarsen, sparse
+
+ROW = Row("2026-01-01T00:00:00", "abc", "chip", 2, None, "2.13", "3.7", "op", 1.0, 0.05, 5.0)
+
+
+@pytest.mark.parametrize(
+    "ratio, spread, slower",
+    [(0.5, 0.0, False), (1.19, 0.0, False), (1.21, 0.0, True), (1.3, 0.2, False), (1.4, 0.2, True)],
+)
+def test_slower_by_more_than_the_tolerance_and_the_spread(ratio, spread, slower):
+    lines, found = compare.compare([replace(ROW, ratio=ratio, spread=spread)], [ROW])
+    assert found == (["op"] if slower else [])
+    assert ("SLOWER" in lines[0]) == slower
+
+
+@pytest.mark.parametrize("change", [{"chip": "other"}, {"threads": 4}, {"case": "new"}])
+def test_only_what_is_alike_is_compared(change):
+    lines, found = compare.compare([replace(ROW, ratio=9.0, **change)], [ROW])
+    assert not found and "no baseline" in lines[0]
+
+
+def write_run(path, ratio, **info):
+    bench = {
+        "extra_info": {"case": "op", "ratio": ratio, "spread": 0.01},
+        "stats": {"median": 0.005},
+    }
+    run = {
+        "datetime": "2026-01-02T00:00:00.5",
+        "machine_info": {**machine(), **info},
+        "benchmarks": [bench, {"extra_info": {}, "stats": {"median": 1.0}}],
+    }
+    path.write_text(json.dumps(run))
+    return path
+
+
+def test_accept_then_compare_a_slower_run(tmp_path, capsys):
+    results = ["--results", str(tmp_path)]
+    first = write_run(tmp_path / "first.json", 1.0)
+    assert compare.main([str(first), *results]) == 0
+    assert "no baseline" in capsys.readouterr().out
+    assert compare.main([str(first), "--accept", *results]) == 0
+    assert compare.main([str(first), "--accept", *results]) == 0
+    assert len((tmp_path / "baseline.csv").read_text().splitlines()) == 2
+    assert len((tmp_path / "history.csv").read_text().splitlines()) == 3
+    assert (tmp_path / "history.png").stat().st_size > 1000
+    assert compare.main([str(write_run(tmp_path / "ok.json", 1.1)), *results]) == 0
+    capsys.readouterr()
+    assert compare.main([str(write_run(tmp_path / "slow.json", 1.2)), *results]) == 1
+    assert "slower than the baseline: op" in capsys.readouterr().err
+
+
+def test_a_run_without_ratios_is_refused(tmp_path, capsys):
+    path = tmp_path / "run.json"
+    path.write_text(json.dumps({"machine_info": machine(), "benchmarks": []}))
+    assert compare.main([str(path)]) == 2
+    assert "holds no ratios" in capsys.readouterr().err
+
+
+def test_the_machine_is_described():
+    found = machine()
+    assert found["chip"] and found["torch"] == torch.__version__ and found["threads"] >= 1
+
+
+def test_a_slowed_path_is_found(monkeypatch):
+    """A sum made slower on purpose must show, measured as the tracking measures."""
+    gen = torch.Generator().manual_seed(0)
+    x = torch.randn(60, 8, generator=gen)
+    ends = torch.randint(0, 60, (2, 200), generator=gen)
+    S = torch.rand(60, 5, generator=gen).requires_grad_()
+    clock = {"now": 0.0}
+
+    def op():
+        coarsen(Graph(x, ends, x[ends[0]]), S, backend="sparse").edge_attr.sum().backward()
+        clock["now"] += 1.0
+
+    def fixed():
+        clock["now"] += 1.0
+
+    def measure() -> Row:
+        tracker = Tracker(op, fixed, blocks=4, rounds=3)
+        return replace(ROW, **tracker.summary(tracker.run()))
+
+    # a clock that counts calls instead of seconds: nothing here depends on the machine
+    monkeypatch.setattr(time, "perf_counter", lambda: clock["now"])
+    usual = measure()
+    assert compare.compare([measure()], [usual])[1] == []
+
+    original = sparse.gather_sum
+
+    def slowed(*args):
+        clock["now"] += 0.1
+        return original(*args)
+
+    monkeypatch.setattr(sparse, "gather_sum", slowed)
+    assert compare.compare([measure()], [usual])[1] == ["op"]
