@@ -1,101 +1,46 @@
 """Has the op become slower? ``python -m benchmarks.compare RUN.json`` (``make bench-compare``).
 
 Compares the ratios of a tracking run (:mod:`benchmarks.bench_track`) with the baseline committed
-for this chip, and exits with 1 if one has worsened by more than 15 % beyond the spread over
-repeats.
+for this chip. Where one has worsened by more than 15 % beyond the spread over repeats, the code
+accepted with the baseline is timed beside the present code (:mod:`benchmarks.confirm`); exits with
+1 if that confirms it.
 ``--accept`` makes the run the baseline, and adds it to the history and its plot.
 """
 
 from __future__ import annotations
 
 import argparse
-import csv
-import json
 import sys
-from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
-__all__ = ["Row", "compare", "main", "read_run"]
+from benchmarks.confirm import accepted_code, confirm
+from benchmarks.rows import Row, judge, read_rows, read_run, write_rows
+
+__all__ = ["compare", "main"]
 
 RESULTS = Path(__file__).parent / "results"
-TOLERANCE = 0.15
-
-
-@dataclass
-class Row:
-    """One case of one run."""
-
-    date: str
-    commit: str
-    chip: str
-    threads: int
-    driver: str
-    torch: str
-    triton: str
-    case: str
-    ratio: float  # our time over that of the yardstick
-    spread: float  # of the ratio, over repeats
-    milliseconds: float  # our median
-
-    def __post_init__(self):
-        for field in fields(self):
-            kind = {"int": int, "float": float, "str": str}[str(field.type)]
-            value = getattr(self, field.name)
-            setattr(self, field.name, kind("" if value is None else value))
-
-
-def read_run(path: Path) -> list[Row]:
-    """The rows of a pytest-benchmark JSON file."""
-    run = json.loads(path.read_text())
-    info = run["machine_info"]
-    return [
-        Row(
-            date=run["datetime"][:19],
-            case=bench["extra_info"]["case"],
-            ratio=round(bench["extra_info"]["ratio"], 4),
-            spread=round(bench["extra_info"]["spread"], 4),
-            milliseconds=round(1e3 * bench["stats"]["median"], 3),
-            **{k: info[k] for k in ("commit", "chip", "threads", "driver", "torch", "triton")},
-        )
-        for bench in run["benchmarks"]
-        if "ratio" in bench["extra_info"]
-    ]
-
-
-def read_rows(path: Path) -> list[Row]:
-    if not path.exists():
-        return []
-    with path.open(newline="") as file:
-        return [Row(**row) for row in csv.DictReader(file)]
-
-
-def write_rows(path: Path, rows: list[Row]) -> None:
-    with path.open("w", newline="") as file:
-        writer = csv.DictWriter(file, [f.name for f in fields(Row)], lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(asdict(row) for row in rows)
+UNCONFIRMED = (
+    "perhaps slower, perhaps only this machine: {} (a clone with its whole history could tell)"
+)
 
 
 def compare(rows: list[Row], baseline: list[Row]) -> tuple[list[str], list[str]]:
-    """A line for each case, and the names of those that have become slower.
+    """A line for each case, and the names of those that may have become slower.
 
-    A case is slower if its ratio exceeds the baseline's by more than 15 % and the larger of the
-    two spreads. Only rows of the same chip and number of threads are compared.
+    Only rows of the same chip and number of threads are compared.
     """
     known = {(row.chip, row.threads, row.case): row for row in baseline}
-    lines, slower = [], []
+    lines, suspects = [], []
     for row in rows:
         base = known.get((row.chip, row.threads, row.case))
-        text = f"{row.case:40} {row.ratio:7.3f} +- {row.spread / 2:.3f}"
         if base is None:
-            lines.append(f"{text}   no baseline on this chip with {row.threads} threads")
+            where = f"no baseline on this chip with {row.threads} threads"
+            lines.append(f"{row.case:40} {row.ratio:7.3f} +- {row.spread / 2:.3f}   {where}")
             continue
-        allowed = base.ratio * (1 + TOLERANCE) + max(row.spread, base.spread)
-        verdict = "SLOWER" if row.ratio > allowed else "ok"
-        lines.append(f"{text}   baseline {base.ratio:.3f}, at most {allowed:.3f}   {verdict}")
-        if row.ratio > allowed:
-            slower.append(row.case)
-    return lines, slower
+        line, suspect = judge(row, base)
+        lines.append(line)
+        suspects += [row.case] * suspect
+    return lines, suspects
 
 
 def plot(rows: list[Row], path: Path) -> None:
@@ -152,10 +97,20 @@ def main(arguments: list[str] | None = None) -> int:
         return 2
     if args.accept:
         accept(rows, args.results)
-    lines, slower = compare(rows, read_rows(args.results / "baseline.csv"))
+    baseline = args.results / "baseline.csv"
+    lines, suspects = compare(rows, read_rows(baseline))
+    print(*lines, sep="\n")
+    if not suspects:
+        return 0
+    with accepted_code(baseline) as accepted:
+        if accepted is None:
+            print(UNCONFIRMED.format(", ".join(suspects)), file=sys.stderr)
+            return 0
+        print("\nIs it this machine? The accepted code and the present one, in turn:", flush=True)
+        lines, slower = confirm(suspects, accepted)
     print(*lines, sep="\n")
     if slower:
-        print(f"slower than the baseline: {', '.join(slower)}", file=sys.stderr)
+        print(f"slower than the accepted code: {', '.join(slower)}", file=sys.stderr)
     return bool(slower)
 
 

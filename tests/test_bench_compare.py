@@ -1,15 +1,17 @@
 """The regression tracking finds a slower op, and nothing else."""
 
 import json
+import subprocess
 import time
+from contextlib import nullcontext
 from dataclasses import replace
 
 import pytest
 import torch
 
-from benchmarks import compare
-from benchmarks.compare import Row
+from benchmarks import compare, confirm
 from benchmarks.machine import machine
+from benchmarks.rows import Row
 from benchmarks.tracking import Tracker
 from tritonpool import Graph, coarsen, sparse
 
@@ -57,9 +59,89 @@ def test_accept_then_compare_a_slower_run(tmp_path, capsys):
     assert len((tmp_path / "history.csv").read_text().splitlines()) == 3
     assert (tmp_path / "history.png").stat().st_size > 1000
     assert compare.main([str(write_run(tmp_path / "ok.json", 1.1)), *results]) == 0
-    capsys.readouterr()
-    assert compare.main([str(write_run(tmp_path / "slow.json", 1.2)), *results]) == 1
-    assert "slower than the baseline: op" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("confirmed", [True, False])
+def test_a_suspect_is_tried_beside_the_accepted_code(tmp_path, monkeypatch, capsys, confirmed):
+    results = ["--results", str(tmp_path)]
+    compare.main([str(write_run(tmp_path / "first.json", 1.0)), "--accept", *results])
+    slow = str(write_run(tmp_path / "slow.json", 1.2))
+    asked = []
+
+    def answer(cases, accepted):
+        asked.append((cases, accepted))
+        return ["a line"], ["op"] * confirmed
+
+    monkeypatch.setattr(compare, "accepted_code", lambda baseline: nullcontext(tmp_path))
+    monkeypatch.setattr(compare, "confirm", answer)
+    assert compare.main([slow, *results]) == confirmed
+    assert asked == [(["op"], tmp_path)]
+    assert ("slower than the accepted code: op" in capsys.readouterr().err) == confirmed
+
+
+def test_a_suspect_without_history_is_named(tmp_path, capsys):
+    results = ["--results", str(tmp_path)]
+    compare.main([str(write_run(tmp_path / "first.json", 1.0)), "--accept", *results])
+    assert compare.main([str(write_run(tmp_path / "slow.json", 1.2)), *results]) == 0
+    assert "perhaps slower, perhaps only this machine: op" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("present, slower", [(1.3, []), (1.6, ["op"])])
+def test_both_run_in_turn_on_the_same_machine(tmp_path, monkeypatch, present, slower):
+    """On a machine where the accepted code takes 1.3 times its baseline, too, nothing is slower."""
+    old, new = tmp_path / "old", tmp_path / "new"
+    order = []
+
+    def measured(tree, cases):
+        order.append(tree)
+        return [replace(ROW, case=c, ratio={old: 1.3, new: present}[tree]) for c in cases]
+
+    monkeypatch.setattr(confirm, "collect", lambda tree: {f"{confirm.TEST}[op]"})
+    monkeypatch.setattr(confirm, "measure", measured)
+    lines, found = confirm.confirm(["op", "born later"], old, new)
+    assert found == slower and order == [old, new] * 3
+    assert any("not in the accepted code" in line for line in lines)
+    assert any("accepted code 1.300, at most 1.545" in line for line in lines)
+
+
+def test_runs_that_disagree_widen_the_spread():
+    rows = [replace(ROW, ratio=ratio, spread=0.1) for ratio in (1.0, 1.4, 1.1)]
+    pooled = confirm.pool(rows)
+    assert (pooled.ratio, pooled.spread) == (1.1, pytest.approx(0.4))
+
+
+def test_the_accepted_code_is_that_of_the_baseline(tmp_path, monkeypatch):
+    source, shallow = tmp_path / "source", tmp_path / "shallow"
+
+    def git(*words):
+        author = ["-c", "user.name=a", "-c", "user.email=a@b.c"]
+        subprocess.run(["git", *author, *words], cwd=tmp_path, check=True, capture_output=True)
+
+    def commit(**files):
+        for name, text in files.items():
+            (source / name).write_text(text)
+        git("-C", str(source), "add", ".")
+        git("-C", str(source), "commit", "-m", "a change")
+
+    git("init", str(source))
+    commit(code="first", baseline="1")
+    commit(code="second", baseline="2")
+    commit(code="third")
+    monkeypatch.setattr(confirm, "ROOT", source)
+    with confirm.accepted_code(source / "baseline") as tree:
+        assert (tree / "code").read_text() == "second"
+    assert not tree.exists()
+
+    git("clone", "--depth", "1", f"file://{source}", str(shallow))
+    for root in (shallow, tmp_path):
+        monkeypatch.setattr(confirm, "ROOT", root)
+        with confirm.accepted_code(root / "baseline") as tree:
+            assert tree is None
+
+
+def test_the_code_of_the_folder_is_what_runs(tmp_path):
+    with pytest.raises(RuntimeError, match="expected Python to import the code in"):
+        confirm.collect(tmp_path)
 
 
 def test_a_run_without_ratios_is_refused(tmp_path, capsys):

@@ -1,0 +1,122 @@
+"""Is a suspected case slower than the accepted code *on this machine*?
+
+A ratio to the yardstick still depends a little on the machine (two of the same name differ by up to
+20 %). Before a case counts as slower, the code that was accepted with the baseline is therefore
+timed beside the present code, in turn.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import statistics
+import subprocess
+import sys
+import tarfile
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+from benchmarks.rows import Row, judge, read_run
+
+__all__ = ["accepted_code", "confirm"]
+
+ROOT = Path(__file__).parent.parent
+TEST = "benchmarks/bench_track.py::test_ratio_to_the_yardstick"
+
+
+def _git(*words: str) -> bytes:
+    """What git prints; nothing where it fails or is not installed."""
+    try:
+        return subprocess.run(["git", "-C", str(ROOT), *words], capture_output=True).stdout
+    except OSError:
+        return b""
+
+
+@contextmanager
+def accepted_code(baseline: Path) -> Iterator[Path | None]:
+    """A folder with the tree of the commit that last changed ``baseline``.
+
+    None where git cannot tell: outside a clone, or in a shallow one, whose oldest commit seems to
+    have changed every file.
+    """
+    if _git("rev-parse", "--is-shallow-repository").strip() != b"false":
+        yield None
+        return
+    commit = _git("log", "-1", "--format=%H", "--", str(baseline)).decode().strip()
+    archive = _git("archive", commit) if commit else b""
+    if not archive:
+        yield None
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        with tarfile.open(fileobj=io.BytesIO(archive)) as files:
+            files.extractall(folder, filter="data")
+        yield Path(folder)
+
+
+def _pytest(tree: Path, *words: str) -> str:
+    """Run pytest on the benchmarks in ``tree``, with the code there and no other."""
+    environment = {**os.environ, "PYTHONPATH": str(tree)}
+
+    def python(*words: str) -> str:
+        command = [sys.executable, *words]
+        done = subprocess.run(command, cwd=tree, env=environment, capture_output=True, text=True)
+        if done.returncode:
+            raise RuntimeError(f"{' '.join(command)} failed in {tree}:\n{done.stdout}{done.stderr}")
+        return done.stdout
+
+    found = python("-c", "import tritonpool; print(tritonpool.__file__)").strip()
+    if not Path(found).resolve().is_relative_to(tree.resolve()):
+        raise RuntimeError(f"expected Python to import the code in {tree}, not {found}")
+    options = ["-q", "-p", "no:cacheprovider", "--override-ini", "python_files=bench_*.py"]
+    return python("-m", "pytest", *options, *words)
+
+
+def collect(tree: Path) -> set[str]:
+    """The node of every case that the code in ``tree`` tracks."""
+    return set(_pytest(tree, "--collect-only", "benchmarks/bench_track.py").splitlines())
+
+
+def measure(tree: Path, cases: list[str]) -> list[Row]:
+    """One run of ``cases`` with the code in ``tree``."""
+    with tempfile.TemporaryDirectory() as folder:
+        output = Path(folder) / "run.json"
+        nodes = [f"{TEST}[{case}]" for case in cases]
+        _pytest(tree, "--benchmark-only", f"--benchmark-json={output}", *nodes)
+        return read_run(output)
+
+
+def pool(rows: list[Row]) -> Row:
+    """Several runs as one: the median ratio, and the widest spread seen within or between them."""
+    ratios = [row.ratio for row in rows]
+    spread = max(max(ratios) - min(ratios), *(row.spread for row in rows))
+    return replace(rows[0], ratio=statistics.median(ratios), spread=spread)
+
+
+def confirm(
+    cases: list[str], accepted: Path, present: Path = ROOT, turns: int = 3
+) -> tuple[list[str], list[str]]:
+    """Time the code in ``accepted`` and in ``present`` in turn, ``turns`` times each.
+
+    Returns a line for each case, and the names of those that are slower. A case that the accepted
+    code does not have cannot be slower than it.
+    """
+    known = collect(accepted)
+    lines = [f"{c:40} not in the accepted code" for c in cases if f"{TEST}[{c}]" not in known]
+    cases = [case for case in cases if f"{TEST}[{case}]" in known]
+    if not cases:
+        return lines, []
+    old: dict[str, list[Row]] = {case: [] for case in cases}
+    new: dict[str, list[Row]] = {case: [] for case in cases}
+    for _ in range(turns):
+        for code, runs in ((accepted, old), (present, new)):
+            for row in measure(code, cases):
+                runs[row.case].append(row)
+    slower = []
+    for case in cases:
+        line, is_slower = judge(pool(new[case]), pool(old[case]), "accepted code")
+        lines.append(line)
+        slower += [case] * is_slower
+    return lines, slower
