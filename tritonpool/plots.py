@@ -78,7 +78,7 @@ def parity(
         panel.set(xlim=limits, ylim=limits, aspect="equal", xlabel=f"true {quantity} / {unit}")
         panel.set_title(f"{name}\nRMSE {rmse:.3f} {unit}, R² {r2:.3f}", fontsize="medium")
     panels[0].set_ylabel(f"predicted {quantity} / {unit}")
-    _save(figure, path)
+    save(figure, path)
     return figure
 
 
@@ -155,11 +155,11 @@ def learning_curves(
     axes.set(xlabel="epoch", ylabel=ylabel)
     axes.grid(True, which="both", color="0.9")
     axes.legend(frameon=False)
-    _save(figure, path)
+    save(figure, path)
     return figure
 
 
-def _save(figure: Figure, path: str | Path) -> None:
+def save(figure: Figure, path: str | Path) -> None:
     """Draw in memory first, so that an error in drawing leaves no file."""
     picture = io.BytesIO()
     FigureCanvasAgg(figure)

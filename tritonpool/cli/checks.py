@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -16,7 +18,14 @@ from tritonpool.chemprop.message_passing import DiffPoolMixin
 from tritonpool.cli.errors import InputError, UsageError
 from tritonpool.cli.options import flag
 
-__all__ = ["check_options", "check_output", "is_diffpool_file", "model_with_own_pooling", "on_gpu"]
+__all__ = [
+    "check_options",
+    "check_output",
+    "is_diffpool_file",
+    "model_with_own_pooling",
+    "on_gpu",
+    "output_folder",
+]
 
 ATOM_OR_BOND = (
     "mol_target_columns",
@@ -124,6 +133,24 @@ def check_output(folder: Path) -> None:
             f"argument --output-dir: {str(folder)!r} cannot be written; {str(existing)!r} is "
             f"read-only for this user"
         )
+
+
+@contextmanager
+def output_folder(folder: Path) -> Iterator[None]:
+    """Make the output folder, and name its option if it cannot be written.
+
+    Raises
+    ------
+    InputError
+        If it cannot be made, or what follows cannot write to it.
+    """
+    try:
+        folder.mkdir(exist_ok=True, parents=True)
+        yield
+    except OSError as error:
+        raise InputError(
+            f"argument --output-dir: cannot write to {str(folder)!r}: {error.strerror}"
+        ) from error
 
 
 def model_with_own_pooling(args: argparse.Namespace) -> str | None:

@@ -29,7 +29,15 @@ from tritonpool.cli.checks import on_gpu
 from tritonpool.cli.errors import InputError
 from tritonpool.cli.tables import unreadable_smiles
 
-__all__ = ["Prepared", "Splits", "model_paths", "prepare", "read_splits"]
+__all__ = [
+    "Prepared",
+    "Splits",
+    "draw",
+    "make_train_loader",
+    "model_paths",
+    "prepare",
+    "read_splits",
+]
 
 logger = logging.getLogger(__name__)
 
@@ -138,14 +146,18 @@ def _subsample(splits: Splits, size: int, seed: int) -> None:
                 f"argument --train-size: must be at most {total}, the size of the training part "
                 f"after the split, got {size}"
             )
-        # sorted, so that the whole training part in its own order is what N = all gives
-        kept = np.sort(np.random.default_rng(seed + i).permutation(total)[:size])
+        kept = draw(total, size, seed + i)
         splits.train[i] = [[component[j] for j in kept] for component in part]
         logger.info("train split_%d is cut from %d to %d molecules", i, total, size)
         if known is not None:
             known[i]["train"] = [known[i]["train"][j] for j in kept]
     if known is not None:
         record.write_text(json.dumps(known))
+
+
+def draw(total: int, size: int, seed: int) -> np.ndarray:
+    """``size`` of ``total`` places; sorted, so that all of them are in their own order."""
+    return np.sort(np.random.default_rng(seed).permutation(total)[:size])
 
 
 def model_paths(args: argparse.Namespace) -> list[Path]:
@@ -190,32 +202,38 @@ def prepare(args: argparse.Namespace, train: list, val: list, test: list) -> Pre
         if val_set is not None:
             val_set.cache = True
 
-    def loader(dataset: Dataset | None, **kwargs: object) -> DataLoader | None:
-        if dataset is None:
-            return None
-        build = build_dataloader if pools(args) else chemprop_dataloader
-        return build(dataset, args.batch_size, args.num_workers, pin_memory=on_gpu(args), **kwargs)
-
-    train_loader = loader(
-        train_set,
-        class_balance=args.class_balance,
-        seed=args.data_seed,
-        drop_last=args.batch_norm,
-    )
     # as in chemprop, but never to the point that nothing is left to validate on
     cut = args.batch_norm and val_set is not None and len(val_set) >= args.batch_size
-    val_loader = loader(val_set, shuffle=False, drop_last=cut)
-    test_loader = loader(test_set, shuffle=False, drop_last=False)
     return Prepared(
         train_set,
         val_set,
         test_set,
-        train_loader,
-        val_loader,
-        test_loader,
+        make_train_loader(args, train_set),
+        _loader(args, val_set, shuffle=False, drop_last=cut),
+        _loader(args, test_set, shuffle=False, drop_last=False),
         input_transforms,
         output_transform,
     )
+
+
+def make_train_loader(args: argparse.Namespace, dataset: Dataset) -> DataLoader:
+    """The loader that a model trains on."""
+    return _loader(
+        args,
+        dataset,
+        class_balance=args.class_balance,
+        seed=args.data_seed,
+        drop_last=args.batch_norm,
+    )
+
+
+def _loader(
+    args: argparse.Namespace, dataset: Dataset | None, **kwargs: object
+) -> DataLoader | None:
+    if dataset is None:
+        return None
+    build = build_dataloader if pools(args) else chemprop_dataloader
+    return build(dataset, args.batch_size, args.num_workers, pin_memory=on_gpu(args), **kwargs)
 
 
 def pools(args: argparse.Namespace) -> bool:

@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import argparse
 import json
-import logging
 import shutil
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tritonpool.cli import demo_data
 from tritonpool.cli.parser import Parser
+from tritonpool.cli.quiet import only_progress
 from tritonpool.cli.ranges import whole_number
 
 if TYPE_CHECKING:
@@ -99,7 +96,7 @@ def run(args: argparse.Namespace) -> None:
     outcomes = {}
     for name in WORDS:
         print(f"\nTraining {name} for {args.epochs} epochs.", flush=True)
-        with _only_progress():
+        with only_progress():
             outcomes[name] = _train(TrainSubcommand, name, data, args)
 
     gaps = pd.read_csv(data)["gap"].to_numpy()
@@ -120,25 +117,6 @@ def run(args: argparse.Namespace) -> None:
     print(f"\nTest part: {len(truth)} of {len(gaps)} oligomers.\n\n{_markdown(table)}")
     print(_meaning(table))
     print(f"\nTable, parity plot and learning curves are in {out}.")
-
-
-@contextmanager
-def _only_progress() -> Iterator[None]:
-    """Hold back what would bury the progress bars, unless ``-v`` asks for it."""
-    loggers = [logging.getLogger(name) for name in (None, "lightning.pytorch")]
-    levels = [each.level for each in loggers]
-    if loggers[0].isEnabledFor(logging.DEBUG):
-        yield
-        return
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            for each in loggers:
-                each.setLevel(logging.ERROR)
-            yield
-    finally:
-        for each, level in zip(loggers, levels, strict=True):
-            each.setLevel(level)
 
 
 def _train(

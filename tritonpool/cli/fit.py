@@ -29,7 +29,7 @@ from tritonpool.cli.checks import is_diffpool_file
 from tritonpool.cli.data import Prepared, model_paths
 from tritonpool.cli.options import settings_from
 
-__all__ = ["Fitted", "fit_replicate", "is_finished", "make_model"]
+__all__ = ["Fitted", "fit_replicate", "is_finished", "make_model", "trainer_options"]
 
 logger = logging.getLogger(__name__)
 
@@ -82,6 +82,17 @@ def make_model(args: argparse.Namespace, data: Prepared, index: int) -> MPNN:
     return model
 
 
+def trainer_options(args: argparse.Namespace) -> dict[str, object]:
+    """Those options of lightning's ``Trainer`` that decide what a training step does."""
+    return {
+        "accelerator": args.accelerator,
+        "max_epochs": args.epochs,
+        "gradient_clip_val": args.grad_clip,
+        "deterministic": args.pytorch_seed is not None,
+        "precision": args.precision,
+    }
+
+
 def fit_replicate(args: argparse.Namespace, data: Prepared, folder: Path) -> list[Fitted]:
     """Train the models of one replicate, and skip those that a resumed training has finished.
 
@@ -127,13 +138,9 @@ def _fit(
     trainer = pl.Trainer(
         logger=trainer_logger,
         enable_progress_bar=True,
-        accelerator=args.accelerator,
         devices=args.devices,
-        max_epochs=args.epochs,
         callbacks=[generators, history, best, *others],
-        gradient_clip_val=args.grad_clip,
-        deterministic=args.pytorch_seed is not None,
-        precision=args.precision,
+        **trainer_options(args),
         num_sanity_val_steps=0 if resume else None,
     )
     if resume:

@@ -58,6 +58,11 @@ COMMANDS = {
         "func",
         "write learned representations (chemprop's own command)",
     ),
+    "bench": Command(
+        "tritonpool.cli.bench:BenchSubcommand",
+        "func",
+        "measure time and memory of batch sizes and ratios on one's own data",
+    ),
     "demo-data": Command(
         "tritonpool.cli.demo_data", "run", "write conjugated oligomers with computed gaps"
     ),

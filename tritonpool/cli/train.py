@@ -18,7 +18,12 @@ from chemprop.cli.train import (
     validate_train_args,
 )
 
-from tritonpool.cli.checks import check_options, check_output, model_with_own_pooling
+from tritonpool.cli.checks import (
+    check_options,
+    check_output,
+    model_with_own_pooling,
+    output_folder,
+)
 from tritonpool.cli.data import Splits, prepare, read_splits
 from tritonpool.cli.errors import InputError, UsageError
 from tritonpool.cli.fit import Fitted, fit_replicate, is_finished, make_model
@@ -109,9 +114,19 @@ class TrainSubcommand(chemprop_train.TrainSubcommand):
         argparse.ArgumentError
             From chemprop's own checks.
         """
+        cls._check(args)
+        if not args.resume:
+            check_output(args.output_dir)
+        # a split that fails leaves nothing behind
+        with TemporaryDirectory(prefix="tritonpool-") as scratch:
+            return cls._train(args, Path(scratch))
+
+    @classmethod
+    def _check(cls, args: argparse.Namespace) -> None:
+        """Check the options and the tables they name, and complete the options in place."""
         if not args.data_path:
             raise UsageError("argument --data-path: is needed for training")
-        args = process_common_args(args)
+        process_common_args(args)
         check_options(args)
         check_files(args)
         try:
@@ -121,11 +136,6 @@ class TrainSubcommand(chemprop_train.TrainSubcommand):
             raise UsageError(str(error)) from error
         check_tables(args)
         resolve_settings(args, model_with_own_pooling(args))
-        if not args.resume:
-            check_output(args.output_dir)
-        # a split that fails leaves nothing behind
-        with TemporaryDirectory(prefix="tritonpool-") as scratch:
-            return cls._train(args, Path(scratch))
 
     @classmethod
     def _train(cls, args: argparse.Namespace, scratch: Path) -> list[Fitted]:
@@ -156,14 +166,9 @@ class TrainSubcommand(chemprop_train.TrainSubcommand):
     @classmethod
     def _begin(cls, args: argparse.Namespace, splits: Splits) -> None:
         """Make the output folder with config.toml and splits.json."""
-        try:
-            args.output_dir.mkdir(exist_ok=True, parents=True)
+        with output_folder(args.output_dir):
             save_config(cls.parser, args, args.output_dir / "config.toml")
             splits.write(args.output_dir)
-        except OSError as error:
-            raise InputError(
-                f"argument --output-dir: cannot write to {str(args.output_dir)!r}: {error.strerror}"
-            ) from error
 
 
 def _plain(value: object) -> object:

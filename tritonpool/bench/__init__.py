@@ -1,0 +1,1 @@
+"""What a training step costs on this machine, by batch size and ratio."""
