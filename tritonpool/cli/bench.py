@@ -128,7 +128,7 @@ class BenchSubcommand(TrainSubcommand):
         InputError
             If a file cannot be used, or the data does not fill the smallest batch.
         """
-        cls._check(args)
+        cls.check(args)
         if args.diffpool_ratio is None:
             raise UsageError(
                 "argument --from-foundation: the model has DiffPool levels already, so no ratio "

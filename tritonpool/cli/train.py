@@ -114,7 +114,7 @@ class TrainSubcommand(chemprop_train.TrainSubcommand):
         argparse.ArgumentError
             From chemprop's own checks.
         """
-        cls._check(args)
+        cls.check(args)
         if not args.resume:
             check_output(args.output_dir)
         # a split that fails leaves nothing behind
@@ -122,7 +122,7 @@ class TrainSubcommand(chemprop_train.TrainSubcommand):
             return cls._train(args, Path(scratch))
 
     @classmethod
-    def _check(cls, args: argparse.Namespace) -> None:
+    def check(cls, args: argparse.Namespace) -> None:
         """Check the options and the tables they name, and complete the options in place."""
         if not args.data_path:
             raise UsageError("argument --data-path: is needed for training")

@@ -1,0 +1,80 @@
+"""Models that a learned assignment has to beat, made from a DiffPool model.
+
+Each replaces the assignment by one that cannot learn a hierarchy. A gain over plain D-MPNN that one
+of these reaches as well is no gain of learned clusters.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from chemprop.models import MPNN
+from torch import Tensor, nn
+
+from tritonpool import DiffPool, Graph
+from tritonpool.chemprop.assignment import AssignmentPool
+from tritonpool.chemprop.message_passing import DiffPoolMixin
+
+__all__ = ["CONTROLS"]
+
+# of the fixed scores: a softmax of normal scores of this size is neither uniform nor hard
+SCALE = 3.0
+MOST_ATOMS = 4096
+
+
+class _FixedRandom(DiffPool):
+    """Scores drawn once for every place in a molecule's list of atoms: nothing to learn, and equal
+    atoms at different places are told apart."""
+
+    def __init__(self, *sizes: object):
+        super().__init__(*sizes)
+        self.register_buffer("table", SCALE * torch.randn(MOST_ATOMS, self.max_clusters))
+
+    def scores(self, graph: Graph) -> Tensor:
+        place = torch.arange(graph.num_nodes, device=graph.x.device)
+        place = place - graph.plan.node_ptr[graph.plan.batch]
+        return self.table[place % len(self.table)].to(graph.x.dtype)
+
+
+class _Shuffled(AssignmentPool):
+    """The learned scores, handed to the atoms of the molecule at random in every step."""
+
+    def scores(self, graph: Graph) -> Tensor:
+        scores = super().scores(graph)
+        key = torch.rand(graph.num_nodes, device=scores.device, dtype=torch.float64)
+        return scores[torch.argsort(key + graph.plan.batch)]
+
+
+def _blocks(model: MPNN) -> list[DiffPoolMixin]:
+    return [m for m in model.message_passing.modules() if isinstance(m, DiffPoolMixin)]
+
+
+def _fixed_random(model: MPNN) -> MPNN:
+    for block in _blocks(model):
+        block.pools = nn.ModuleList(
+            _FixedRandom(p.in_channels, p.max_clusters, p.ratio, nn.Identity()) for p in block.pools
+        )
+    return model
+
+
+def _shuffled(model: MPNN) -> MPNN:
+    for block in _blocks(model):
+        block.pools = nn.ModuleList(
+            _Shuffled(p.in_channels, p.max_clusters, p.ratio, p.assignment) for p in block.pools
+        )
+    return model
+
+
+def _frozen_head(model: MPNN) -> MPNN:
+    """The assignment network keeps its first weights; only the encoder below it learns."""
+    for block in _blocks(model):
+        block.pools.requires_grad_(False)
+    return model
+
+
+CONTROLS: dict[str, Callable[[MPNN], MPNN]] = {
+    "fixed random": _fixed_random,
+    "frozen head": _frozen_head,
+    "shuffled": _shuffled,
+}

@@ -1,0 +1,100 @@
+"""The trainings behind the tables: what a row holds, and what the controls change."""
+
+import json
+from dataclasses import replace
+
+import pandas as pd
+import pytest
+import torch
+from cli_tools import SHORT, SMALL, train, write_table
+
+from benchmarks import experiment
+from benchmarks.controls import CONTROLS
+from benchmarks.experiment import Experiment
+from tritonpool import Graph
+from tritonpool.chemprop import DiffPoolBondMessagePassing
+
+
+def options(data, *words) -> tuple[str, ...]:
+    short = [word for word in SHORT if word not in ("--pytorch-seed", "0")]
+    return tuple(map(str, ("-i", data, *SMALL, *short, *words)))
+
+
+@pytest.mark.parametrize("levels", [0, 1])
+def test_a_row_says_what_the_command_would_reach(tmp_path, levels):
+    data = write_table(tmp_path / "data.csv")
+    words = "--diffpool-levels", levels
+    found = experiment.train(Experiment("x", 0, options(data, *words)))
+    assert train(data, tmp_path / "out", *words) == 0
+    table = pd.read_csv(tmp_path / "out" / "model_0" / "test_predictions.csv")
+    rows = json.loads((tmp_path / "out" / "splits.json").read_text())[0]["test"]
+    difference = table["y"] - pd.read_csv(data)["y"][rows].to_numpy()
+    assert found["best"]["rmse"] == pytest.approx((difference**2).mean() ** 0.5, rel=1e-4)
+    assert found["best"]["mae"] == pytest.approx(difference.abs().mean(), rel=1e-4)
+    assert (found["train_molecules"], found["test_molecules"]) == (32, 4)
+    assert found["epochs"] == 2 and found["best_epoch"] in (1, 2)
+    if found["best_epoch"] == 2:
+        assert found["last"] == pytest.approx(found["best"])
+
+
+def test_finished_rows_are_kept_and_others_refused(tmp_path, monkeypatch):
+    data = write_table(tmp_path / "data.csv")
+    plan = [Experiment(f"seed {seed}", seed, options(data)) for seed in (0, 1)]
+    lines = []
+    rows = experiment.run_all(plan, tmp_path / "rows", 2, lines.append)
+    assert [row["seed"] for row in rows] == [0, 1] and len(lines) == 2
+    assert rows[0]["best"] != rows[1]["best"]
+    monkeypatch.setattr(experiment.subprocess, "run", lambda *_, **__: pytest.fail("ran again"))
+    assert experiment.run_all(plan, tmp_path / "rows", 1, lines.append) == rows
+    with pytest.raises(ValueError, match="seed 0.json was made with other settings"):
+        experiment.run_all([replace(plan[0], seed=5)], tmp_path / "rows", 1)
+
+
+def test_a_failed_training_leaves_no_row(tmp_path):
+    plan = [Experiment("x", 0, options(tmp_path / "missing.csv"))]
+    with pytest.raises(RuntimeError, match="x failed:[^$]*missing.csv"):
+        experiment.run_all(plan, tmp_path / "rows", 1)
+    assert list((tmp_path / "rows").iterdir()) == []
+
+
+class _Model(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.message_passing = DiffPoolBondMessagePassing(d_h=8, ratio=0.5, max_clusters=4)
+
+
+def changed(control: str):
+    torch.manual_seed(0)
+    block = CONTROLS[control](_Model()).message_passing
+    return block.pools[0], [p for p in block.pools.parameters() if p.requires_grad]
+
+
+def graph(x: torch.Tensor) -> Graph:
+    edges = torch.tensor([[0, 1, 3, 4], [1, 0, 4, 3]])
+    return Graph(x, edges, torch.ones(4, 1), batch=torch.tensor([0, 0, 0, 1, 1]))
+
+
+def test_fixed_random_scores_depend_on_the_place_only():
+    pool, learned = changed("fixed random")
+    scores = pool.scores(graph(torch.randn(5, 8)))
+    assert not learned and scores.std() > 1
+    assert torch.equal(scores, pool.scores(graph(torch.randn(5, 8))))
+    assert torch.equal(scores[:2], scores[3:])
+
+
+def test_shuffled_scores_stay_in_their_molecule():
+    pool, learned = changed("shuffled")
+    x = torch.randn(5, 8)
+    learned_scores = type(pool).__mro__[1].scores(pool, graph(x))
+    seen = set()
+    for _ in range(30):
+        scores = pool.scores(graph(x))
+        for part in (slice(0, 3), slice(3, 5)):
+            assert torch.equal(scores[part].sort(0)[0], learned_scores[part].sort(0)[0])
+        seen.add(tuple(scores[:, 0].tolist()))
+    assert learned and len(seen) > 2
+
+
+def test_a_frozen_head_has_nothing_to_learn():
+    pool, learned = changed("frozen head")
+    assert not learned and len(list(pool.parameters())) > 0
