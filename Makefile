@@ -61,8 +61,13 @@ format: $(READY) ## mend style and formatting
 	@$(BIN)/ruff check --quiet --fix $(LINTED)
 	@$(BIN)/ruff format --quiet $(LINTED)
 
-bench: $(READY) ## time the ops and the layer
-	@$(BIN)/python -m pytest -q --override-ini python_files='bench_*.py' --benchmark-only benchmarks $(ARGS)
+bench: $(READY) ## time op, layer and training step against what one would use instead
+	@mkdir -p .benchmarks
+	@$(BIN)/python -m pytest -q --override-ini python_files='bench_*.py' --benchmark-only \
+	  --benchmark-columns=median --benchmark-json=.benchmarks/bench.json \
+	  --deselect benchmarks/bench_track.py benchmarks $(ARGS) >.benchmarks/bench.log || \
+	  { cat .benchmarks/bench.log; exit 1; }
+	@$(BIN)/python -m benchmarks.report .benchmarks/bench.json
 
 bench-compare: $(READY) ## has the op become slower than the committed baseline?
 	@mkdir -p .benchmarks

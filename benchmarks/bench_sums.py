@@ -1,4 +1,5 @@
-"""Why sums over groups of rows take two paths (:func:`tritonpool.sums.gather_sum`)."""
+"""Why sums over groups of rows take two paths (:func:`tritonpool.sums.gather_sum`), and none of
+them is torch's grouped product."""
 
 import pytest
 import torch
@@ -33,3 +34,16 @@ def test_sums(benchmark, way, dtype, function):
     torch.testing.assert_close(bag(ptr, index, rows, weight), csr(ptr, index, rows, weight))
     benchmark.group = f"{way}, {len(index)} entries x 300 columns, {dtype}"
     benchmark(function, ptr, index, rows, weight)
+
+
+def test_grouped_product(benchmark):
+    """S^T X of float32 as one grouped product, which needs S with all its columns."""
+    inputs = make_inputs(64, 0.5)
+    ends = inputs.graph().plan.node_ptr[1:].int()
+    S, X = inputs.S, inputs.x
+    found = torch.nn.functional.grouped_mm(S.t(), X, offs=ends)
+    for g, part in enumerate(found):
+        own = inputs.batch == g
+        torch.testing.assert_close(part, S[own].t() @ X[own], rtol=1e-4, atol=1e-4)
+    benchmark.group = "S^T rows as a grouped product, torch.float32"
+    benchmark(torch.nn.functional.grouped_mm, S.t(), X, offs=ends)

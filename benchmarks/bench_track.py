@@ -3,7 +3,7 @@
 import pytest
 
 from benchmarks.inputs import make_inputs
-from benchmarks.peers import tritonpool_layer, tritonpool_op, tritonpool_task_only
+from benchmarks.peers import both, tritonpool_layer, tritonpool_op, tritonpool_task_only
 from benchmarks.tracking import Tracker
 from benchmarks.yardstick import yardstick
 
@@ -24,7 +24,7 @@ def test_ratio_to_the_yardstick(benchmark, name):
     inputs = make_inputs(source="oligomers", **sizes)
     S = inputs.S[:, :8].contiguous()
     tracker = Tracker(
-        lambda: run(inputs), lambda: yardstick(inputs.x, inputs.edge_index, S, repeats)
+        lambda: both(run, inputs), lambda: yardstick(inputs.x, inputs.edge_index, S, repeats)
     )
     benchmark.pedantic(
         tracker.case, setup=tracker.before_round, rounds=tracker.total, warmup_rounds=3

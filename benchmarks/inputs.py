@@ -17,12 +17,12 @@ from tritonpool import Graph
 from tritonpool.coarse_plan import cluster_counts
 from tritonpool.diffpool import masked_softmax
 
-__all__ = ["Inputs", "make_inputs", "smiles"]
+__all__ = ["Inputs", "leaves", "make_inputs", "smiles"]
 
 
 @dataclass
 class Inputs:
-    """A batch of molecules with random node states and a random assignment; float32."""
+    """A batch of molecules with random node states and a random assignment."""
 
     source: str
     x: Tensor  # V x D
@@ -45,6 +45,15 @@ class Inputs:
         )
 
 
+def leaves(inputs: Inputs, edges: bool) -> tuple[Tensor, Tensor, Tensor]:
+    """New leaves for S, x and the bond features, which need a gradient only if ``edges``."""
+    return (
+        inputs.S.clone().requires_grad_(),
+        inputs.x.clone().requires_grad_(),
+        inputs.edge_attr.clone().requires_grad_(edges),
+    )
+
+
 def smiles(number: int, seed: int = 0, source: str | None = None) -> tuple[str, list[str]]:
     """Where the molecules come from, and their SMILES; ``source="oligomers"`` never reads files."""
     folder = os.environ.get("TRITONPOOL_DATA")
@@ -64,6 +73,7 @@ def make_inputs(
     seed: int = 0,
     source: str | None = None,
     bond_features: int | None = None,
+    dtype: torch.dtype = torch.float32,
 ) -> Inputs:
     """A batch with softmax assignments of random scores; ``bond_features`` asks for that many
     random ones instead of chemprop's 14."""
@@ -78,4 +88,5 @@ def make_inputs(
     F = bmg.E.float()
     if bond_features is not None:
         F = torch.randn(len(F), bond_features, generator=gen)
+    x, F, S = x.to(dtype), F.to(dtype), S.to(dtype)
     return Inputs(source, x, bmg.edge_index, F, bmg.batch, number, S, clusters, ratio)

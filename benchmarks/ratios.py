@@ -9,39 +9,14 @@ from __future__ import annotations
 import argparse
 import statistics
 import time
-from collections.abc import Callable, Mapping
 
 import torch
 
+from benchmarks.checks import check_against_reference, check_peers
 from benchmarks.inputs import Inputs, make_inputs
-from benchmarks.peers import PEERS, fork_loop, loop_share
+from benchmarks.peers import PEERS, both, fork_loop, loop_share
 
-__all__ = ["check", "main", "measure"]
-
-
-def _ragged(outputs: dict[str, torch.Tensor], inputs: Inputs) -> dict[str, torch.Tensor]:
-    """Padded results in our layout: clusters, and pairs without the diagonal, graph by graph."""
-    K = int(inputs.clusters.max())
-    used = torch.arange(K) < inputs.clusters[:, None]
-    pairs = used[:, :, None] & used[:, None, :] & ~torch.eye(K, dtype=torch.bool)
-    padded = {"X'": (3, used), "W": (3, pairs), "F'": (4, pairs)}
-    return {
-        name: value[padded[name][1]] if value.dim() == padded[name][0] else value
-        for name, value in outputs.items()
-        if name in padded
-    }
-
-
-def check(inputs: Inputs, peers: Mapping[str, Callable] = PEERS) -> None:
-    """Raise if the candidates disagree about what they compute."""
-    own = PEERS["tritonpool"](inputs)
-    for name, run in peers.items():
-        for key, value in _ragged(run(inputs), inputs).items():
-            torch.testing.assert_close(
-                value, own[key], rtol=1e-3, atol=1e-4, msg=lambda m, who=(name, key): f"{who}: {m}"
-            )
-    loop = fork_loop(inputs, 1)["F'"]
-    torch.testing.assert_close(own["F'"][: len(loop)], loop, rtol=1e-3, atol=1e-4)
+__all__ = ["main", "measure"]
 
 
 def measure(inputs: Inputs, rounds: int) -> dict[str, float]:
@@ -49,9 +24,9 @@ def measure(inputs: Inputs, rounds: int) -> dict[str, float]:
     times: dict[str, list[float]] = {name: [] for name in PEERS}
     for i in range(rounds + 5):
         for name, run in PEERS.items():
-            run(inputs)  # what ran before leaves its mark on the heap and the caches
+            both(run, inputs)  # what ran before leaves its mark on the heap and the caches
             start = time.perf_counter()
-            run(inputs)
+            both(run, inputs)
             if i >= 5:  # the first rounds warm up
                 times[name].append(1e3 * (time.perf_counter() - start))
     return {name: statistics.median(values) for name, values in times.items()}
@@ -65,10 +40,11 @@ def main() -> None:
     args = parser.parse_args()
     for ratio in args.ratio:
         inputs = make_inputs(args.n, ratio)
-        check(inputs)
+        check_against_reference(inputs)
+        check_peers(inputs)
         medians = measure(inputs, args.rounds)
         start = time.perf_counter()
-        fork_loop(inputs)
+        both(fork_loop, inputs)
         loop = 1e3 * (time.perf_counter() - start) * loop_share(inputs)
         medians["the loop, 2 molecules extrapolated"] = loop
         own = medians["tritonpool"]

@@ -6,6 +6,7 @@ from batches import BACKENDS, everything, make_sample, relative_rms
 
 import tritonpool
 from tritonpool import Graph, coarsen, lift, sparse
+from tritonpool.bench.memory import saved_bytes
 from tritonpool.losses import assignment_losses
 
 
@@ -174,21 +175,6 @@ def test_unneeded_gradients_are_not_made(backend):
         leaf = S if wanted == "S" else tensors[wanted]
         assert leaf.grad is not None and bool(leaf.grad.abs().sum() > 0)
         assert all(t.grad is None for t in (S, *tensors.values()) if t is not leaf)
-
-
-def saved_bytes(function) -> dict[int, int]:
-    """What autograd keeps for backward: bytes by the address of the storage."""
-    seen = {}
-
-    def pack(tensor):
-        storage = tensor.untyped_storage()
-        seen[storage.data_ptr()] = storage.nbytes()
-        return tensor
-
-    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-        kept = function()
-    del kept
-    return seen
 
 
 @pytest.mark.parametrize("backend", BACKENDS)

@@ -1,4 +1,4 @@
-"""The most memory that a function holds at once, beyond what was held before."""
+"""The memory that a function takes: at once, and until backward."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tempfile import TemporaryDirectory
 import torch
 from torch.profiler import ProfilerActivity, profile
 
-__all__ = ["peak_memory"]
+__all__ = ["peak_memory", "saved_bytes"]
 
 
 def peak_memory(function: Callable[[], object], device: str | torch.device) -> int:
@@ -51,6 +51,29 @@ def peak_memory(function: Callable[[], object], device: str | torch.device) -> i
         held += event["args"]["Bytes"]
         peak = max(peak, held)
     return peak
+
+
+def saved_bytes(function: Callable[[], object]) -> dict[int, int]:
+    """What autograd keeps for backward after a function has run.
+
+    Returns
+    -------
+    dict
+        the address of each storage that is kept, and its bytes; a sparse tensor counts by its
+        values
+    """
+    seen, alive = {}, []
+
+    def pack(tensor: torch.Tensor) -> torch.Tensor:
+        dense = tensor if tensor.layout == torch.strided else tensor.values()
+        storage = dense.untyped_storage()
+        seen[storage.data_ptr()] = storage.nbytes()
+        alive.append(storage)  # or another tensor could take the address over
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        function()
+    return seen
 
 
 @contextmanager
