@@ -40,11 +40,14 @@ def relative_shift(model: MPNN, batch: TrainingBatch) -> float:
 
 @pytest.mark.parametrize("assignment", ["mlp", "gnn"])
 @pytest.mark.parametrize("readout", ["concat", "last"])
-def test_predictions_depend_on_the_clusters(assignment: str, readout: str):
+@pytest.mark.parametrize("coarse_encoder", ["bond", "atom"])
+def test_predictions_depend_on_the_clusters(assignment: str, readout: str, coarse_encoder: str):
     batch = chains(64)
     clusters = torch.ceil(batch.bmg.plan.nodes * 0.25)
     assert clusters.min() >= 3 and len(clusters) == 64
-    mp = DiffPoolBondMessagePassing(d_h=32, assignment=assignment, readout=readout)
+    mp = DiffPoolBondMessagePassing(
+        d_h=32, assignment=assignment, readout=readout, coarse_encoder=coarse_encoder
+    )
     head = RegressionFFN(input_dim=mp.output_dim, hidden_dim=32)
     model = MPNN(mp, GraphReadout(), head)
     assert relative_shift(model, batch) > 0.01
@@ -61,10 +64,13 @@ def test_predictions_depend_on_the_clusters(assignment: str, readout: str):
     assert relative_shift(model, batch) > 0.01
 
 
-def test_the_task_reaches_every_part():
+@pytest.mark.parametrize("coarse_encoder", ["bond", "atom"])
+def test_the_task_reaches_every_part(coarse_encoder: str):
     """Without the auxiliary losses, so that nothing but the task can be the cause."""
     batch = chains(16)
-    mp = DiffPoolBondMessagePassing(d_h=32, link_weight=0.0, entropy_weight=0.0, levels=2)
+    mp = DiffPoolBondMessagePassing(
+        d_h=32, link_weight=0.0, entropy_weight=0.0, levels=2, coarse_encoder=coarse_encoder
+    )
     model = DiffPoolMPNN(mp, GraphReadout(), RegressionFFN(input_dim=mp.output_dim))
     batch.bmg.E.requires_grad_()
     model.training_step(batch, 0).backward()
@@ -81,10 +87,12 @@ def test_the_task_reaches_every_part():
     assert direct.isfinite().all() and direct.norm() > 1e-6
 
 
-def test_bond_features_reach_the_coarse_graph():
+@pytest.mark.parametrize("coarse_encoder", ["bond", "atom"])
+def test_bond_features_reach_the_coarse_graph(coarse_encoder: str):
     """Only through pooling: the encoder of the molecule does not see them here."""
     batch = chains(16)
-    mp = DiffPoolBondMessagePassing(d_h=32, readout="last", link_weight=0.0, entropy_weight=0.0)
+    settings = dict(readout="last", link_weight=0.0, entropy_weight=0.0)
+    mp = DiffPoolBondMessagePassing(d_h=32, coarse_encoder=coarse_encoder, **settings)
     with torch.no_grad():
         mp.W_i.weight[:, 72:] = 0
     batch.bmg.E.requires_grad_()

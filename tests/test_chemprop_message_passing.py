@@ -57,7 +57,7 @@ def test_one_row_for_each_molecule(cls: type, readout: str, width: int):
 def test_hparams_are_plain_and_rebuild_the_module(cls: type):
     settings = dict(ratio=0.5, levels=2, max_clusters=5, assignment="gnn", readout="last")
     more = dict(aggregation="norm", aggregation_norm=10.0, coarse_hidden=12, coarse_depth=2)
-    losses = dict(link_weight=0.3, entropy_weight=0.0)
+    losses = dict(link_weight=0.3, entropy_weight=0.0, coarse_encoder="atom")
     mp = cls(72, 14, 16, aux="expose", **settings, **more, **losses)
     plain = (type(None), bool, int, float, str, Activation)
     kept = {k: v for k, v in mp.hparams.items() if k != "cls"}
@@ -161,9 +161,10 @@ def test_the_coarse_encoder_sees_sums_and_weights():
 
 @BOTH
 @pytest.mark.parametrize("assignment", ["mlp", "gnn"])
+@pytest.mark.parametrize("encoder", ["bond", "atom"])
 @pytest.mark.parametrize("smiles", [ATOMS, ["CC", *ATOMS, ""], POLYMERS[:4]], ids=str)
-def test_every_parameter_gets_a_gradient(cls: type, assignment: str, smiles: list[str]):
-    mp = cls(d_h=16, levels=2, assignment=assignment)
+def test_every_parameter_gets_a_gradient(cls, assignment: str, encoder: str, smiles: list[str]):
+    mp = cls(d_h=16, levels=2, assignment=assignment, coarse_encoder=encoder)
     model = model_of(mp, batch_norm=True)
     model.training_step(batch_of(smiles), 0).backward()
     for name, p in model.named_parameters():
@@ -190,8 +191,10 @@ def test_a_molecule_without_atoms_gets_zeros():
 
 
 @pytest.mark.parametrize("assignment", ["mlp", "gnn"])
-def test_batch_mates_change_nothing(assignment: str):
-    mp = DiffPoolBondMessagePassing(d_h=32, levels=2, ratio=0.5, assignment=assignment).eval()
+@pytest.mark.parametrize("encoder", ["bond", "atom"])
+def test_batch_mates_change_nothing(assignment: str, encoder: str):
+    settings = dict(levels=2, ratio=0.5, assignment=assignment, coarse_encoder=encoder)
+    mp = DiffPoolBondMessagePassing(d_h=32, **settings).eval()
     together = mp(bmg_of(POLYMERS[:12]))
     for i, smiles in enumerate(POLYMERS[:12]):
         alone = mp(bmg_of([smiles]))
@@ -313,6 +316,7 @@ def test_bf16_autocast():
         ({"assignment": "gcn"}, "assignment must be one of mlp, gnn, but is 'gcn'"),
         ({"assignment": nn.Linear(1, 1)}, "assignment must be one of mlp, gnn"),
         ({"readout": "first"}, "readout must be one of concat, last, but is 'first'"),
+        ({"coarse_encoder": "gat"}, "coarse_encoder must be one of bond, atom, but is 'gat'"),
         ({"aggregation": "max"}, "aggregation must be one of mean, sum, norm, but is 'max'"),
         ({"aggregation": None}, "aggregation must be one of mean, sum, norm, but is None"),
         ({"aggregation_norm": 0}, "aggregation_norm must be above 0, but is 0"),

@@ -50,6 +50,7 @@ OPTIONS = [
         "argument --diffpool-entropy-weight: must be a number o",
     ),
     (("--diffpool-assignment", "cnn"), "argument --diffpool-assignment: invalid choice: 'cnn'"),
+    (("--diffpool-encoder", "x"), "argument --diffpool-encoder: invalid choice: 'x'"),
     (("--diffpool-readout", "sum"), "argument --diffpool-readout: invalid choice: 'sum'"),
     (("--train-size", 0), "argument --train-size: must be a whole number at least 1, got '0'"),
     (("--precision", "8"), "argument --precision: invalid choice: '8'"),

@@ -12,7 +12,7 @@ from tritonpool.chemprop.auxiliary import AUX_MODES, inject
 from tritonpool.chemprop.readout import aggregate
 from tritonpool.chemprop.segments import edge_messages, node_sum
 from tritonpool.chemprop.settings import DiffPoolSettings
-from tritonpool.chemprop.weighted import WeightedMessagePassing
+from tritonpool.chemprop.weighted import WeightedAtomMessagePassing, WeightedBondMessagePassing
 from tritonpool.coarse_plan import coarse_plan
 from tritonpool.graph import Graph
 from tritonpool.plan import Plan
@@ -20,6 +20,7 @@ from tritonpool.plan import Plan
 __all__ = ["DiffPoolAtomMessagePassing", "DiffPoolBondMessagePassing", "DiffPoolMixin"]
 
 HEADS = {"mlp": NodeScores, "gnn": NeighbourScores}
+ENCODERS = {"bond": WeightedBondMessagePassing, "atom": WeightedAtomMessagePassing}
 
 PARAMETERS = """
 
@@ -29,8 +30,8 @@ PARAMETERS = """
         all arguments of chemprop's class (``d_v``, ``d_e``, ``d_h``, ``bias``, ``depth``,
         ``dropout``, ``activation``, ``undirected``, ``d_vd``, ``V_d_transform``,
         ``graph_transform``)
-    ratio, levels, max_clusters, assignment, readout, coarse_hidden, coarse_depth, link_weight, \
-entropy_weight
+    ratio, levels, max_clusters, assignment, readout, coarse_encoder, coarse_hidden, \
+coarse_depth, link_weight, entropy_weight
         as in :class:`~tritonpool.chemprop.settings.DiffPoolSettings`
     aggregation : str, default="mean"
         how the nodes of a molecule are aggregated at each level: ``"mean"``, ``"sum"``, ``"norm"``
@@ -75,6 +76,7 @@ class DiffPoolMixin:
         readout: str = "concat",
         aggregation: str = "mean",
         aggregation_norm: float = 100.0,
+        coarse_encoder: str = "bond",
         coarse_hidden: int | None = None,
         coarse_depth: int = 3,
         link_weight: float = 0.1,
@@ -89,6 +91,7 @@ class DiffPoolMixin:
             "assignment": assignment,
             "readout": readout,
             "aggregation": aggregation,
+            "coarse_encoder": coarse_encoder,
             "coarse_hidden": coarse_hidden,
             "coarse_depth": coarse_depth,
             "link_weight": link_weight,
@@ -122,7 +125,7 @@ class DiffPoolMixin:
             head = HEADS[assignment](d_in, max_clusters)
             self.pools.append(AssignmentPool(d_in, max_clusters, ratio, head))
             self.encoders.append(
-                WeightedMessagePassing(
+                ENCODERS[coarse_encoder](
                     d_in,
                     self.hparams["d_e"] + 1,
                     d_out,
@@ -236,9 +239,10 @@ class DiffPoolBondMessagePassing(DiffPoolMixin, BondMessagePassing):
         """chemprop's ``BondMessagePassing`` with DiffPool levels on top.
 
     The molecule is encoded by chemprop's D-MPNN, pooled by :class:`tritonpool.DiffPool` together
-    with its bond features, and the coarse graph is encoded by a D-MPNN that scales its messages by
-    the pooled bond weights; then it is pooled again or read out. The result has one row for each
-    molecule: use it with :class:`~tritonpool.chemprop.GraphReadout` in place of an aggregation."""
+    with its bond features, and the coarse graph is encoded by message passing that scales its
+    messages by the pooled bond weights; then it is pooled again or read out. The result has one
+    row for each molecule: use it with :class:`~tritonpool.chemprop.GraphReadout` in place of an
+    aggregation."""
         + PARAMETERS
     )
 

@@ -13,7 +13,7 @@ from torch.autograd.function import once_differentiable
 
 from tritonpool.dtypes import accumulate_in
 from tritonpool.plan import Plan
-from tritonpool.sums import gather_sum
+from tritonpool.sums import gather_sum, sampled_products
 
 __all__ = ["edge_messages", "graph_sum", "neighbour_sum", "node_sum"]
 
@@ -104,8 +104,8 @@ class _NeighbourSum(Function):
             dX = gather_sum(plan.out_ptr, plan.out_dst, grad, values).to(X.dtype)
         dw = None
         if ctx.needs_input_grad[1]:
-            ends = X.index_select(0, plan.src) * grad.index_select(0, plan.dst)
-            dw = ends.sum(1, dtype=w.dtype)
+            found = sampled_products(plan.in_ptr, plan.in_src, grad, X.to(acc))
+            dw = torch.empty_like(found).index_copy_(0, plan.in_edge, found).to(w.dtype)
         return dX, dw, None
 
 

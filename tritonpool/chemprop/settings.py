@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-__all__ = ["AGGREGATIONS", "ASSIGNMENTS", "READOUTS", "DiffPoolSettings"]
+__all__ = ["AGGREGATIONS", "ASSIGNMENTS", "ENCODERS", "READOUTS", "DiffPoolSettings"]
 
 ASSIGNMENTS = ("mlp", "gnn")
 READOUTS = ("concat", "last")
+ENCODERS = ("bond", "atom")
 AGGREGATIONS = ("mean", "sum", "norm")
 
 
@@ -51,6 +52,9 @@ class DiffPoolSettings:
     aggregation : str | None, default=None
         how the nodes of a graph are aggregated at each level: ``"mean"``, ``"sum"`` or ``"norm"``
         (the sum divided by a constant). ``None`` means that of the chemprop model
+    coarse_encoder : str, default="bond"
+        what sends messages on the coarse graphs: ``"bond"``, a D-MPNN, or ``"atom"``, which is
+        cheaper because its matrix products have a row for each cluster and not for each pair
     coarse_hidden : int | None, default=None
         hidden width on the coarse graphs; ``None`` means that on the molecule
     coarse_depth : int, default=3
@@ -72,6 +76,7 @@ class DiffPoolSettings:
     assignment: str = "mlp"
     readout: str = "concat"
     aggregation: str | None = None
+    coarse_encoder: str = "bond"
     coarse_hidden: int | None = None
     coarse_depth: int = 3
     link_weight: float = 0.1
@@ -87,6 +92,7 @@ class DiffPoolSettings:
             _whole("coarse_hidden", self.coarse_hidden, 1)
         _choice("assignment", self.assignment, ASSIGNMENTS)
         _choice("readout", self.readout, READOUTS)
+        _choice("coarse_encoder", self.coarse_encoder, ENCODERS)
         if self.aggregation is not None:
             _choice("aggregation", self.aggregation, AGGREGATIONS)
         for name in ("link_weight", "entropy_weight"):

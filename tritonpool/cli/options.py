@@ -5,7 +5,12 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 
-from tritonpool.chemprop.settings import ASSIGNMENTS, READOUTS, DiffPoolSettings
+from tritonpool.chemprop.settings import (
+    ASSIGNMENTS,
+    ENCODERS,
+    READOUTS,
+    DiffPoolSettings,
+)
 from tritonpool.cli.errors import UsageError
 from tritonpool.cli.ranges import fraction, non_negative, whole_number
 
@@ -29,6 +34,7 @@ DIFFPOOL_FIELDS = {
     "diffpool_max_clusters": "max_clusters",
     "diffpool_assignment": "assignment",
     "diffpool_readout": "readout",
+    "diffpool_encoder": "coarse_encoder",
     "diffpool_hidden_dim": "coarse_hidden",
     "diffpool_depth": "coarse_depth",
     "diffpool_link_weight": "link_weight",
@@ -71,6 +77,13 @@ def add_options(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
         default=DEFAULTS.readout,
         help="what the predictor sees: all levels concatenated or the last one, each aggregated "
         "as --aggregation says (default: %(default)s)",
+    )
+    group.add_argument(
+        "--diffpool-encoder",
+        choices=ENCODERS,
+        default=DEFAULTS.coarse_encoder,
+        help="what sends messages on the coarse graphs: bond is a D-MPNN, atom is cheaper, above "
+        "all at large ratios (default: %(default)s)",
     )
     group.add_argument(
         "--diffpool-hidden-dim",
