@@ -24,6 +24,7 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=20)
     parser.add_argument("--batch-sizes", type=int, nargs="+", default=[16, 32, 64, 128, 256])
     parser.add_argument("--ratios", type=float, nargs="+", default=[0.1, 0.25, 0.5])
+    parser.add_argument("--encoders", nargs="+", default=["bond"], help="of the coarse graph")
     parser.add_argument("--seeds", type=int, nargs="+", default=[42, 43])
     parser.add_argument("--jobs", type=int, default=1, help="trainings at a time")
     parser.add_argument("--output", type=Path, default=Path("guide-results"))
@@ -32,7 +33,10 @@ def main() -> None:
     common += ["--target-columns", args.target_column, "--aggregation", args.aggregation]
     common += ["--epochs", str(args.epochs)]
     models = {"D-MPNN": ["--diffpool-levels", "0"]}
-    models |= {f"ratio {ratio:g}": ["--diffpool-ratio", f"{ratio:g}"] for ratio in args.ratios}
+    for encoder in args.encoders:
+        for ratio in args.ratios:
+            words = ["--diffpool-ratio", f"{ratio:g}", "--diffpool-encoder", encoder]
+            models[f"ratio {ratio:g}, {encoder}"] = words
     plan = [
         Experiment(
             f"{model}, batch {size}, seed {seed}",
