@@ -17,7 +17,7 @@ import os
 import re
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -233,14 +233,29 @@ def write(path: Path, rows: list[Resources]) -> None:
         writer.writerows(asdict(row) for row in rows)
 
 
+def _needs(rows: Iterable[Resources]) -> dict[tuple[str, str, str], list[str]]:
+    """What the builds of each name need; a few builds share a name."""
+    found: dict[tuple[str, str, str], list[str]] = {}
+    for row in rows:
+        needs = f"{row.registers} registers, {row.spills} spilled, {row.shared} B shared"
+        found.setdefault((row.kernel, row.variant, row.target), []).append(needs)
+    return {key: sorted(needs) for key, needs in found.items()}
+
+
 def changes(path: Path, rows: list[Resources]) -> list[str]:
-    """Builds that the table at ``path`` has and ``rows`` lack, or the other way round."""
+    """Builds that the table at ``path`` has and ``rows`` lack, or the other way round, and those
+    that need something else than they did."""
     with path.open(newline="") as file:
-        known = {(r["kernel"], r["variant"], r["target"]) for r in csv.DictReader(file)}
-    now = {(r.kernel, r.variant, r.target) for r in rows}
-    return [f"not in {path}: {' '.join(k)}" for k in sorted(now - known)] + [
-        f"only in {path}: {' '.join(k)}" for k in sorted(known - now)
-    ]
+        kinds = {"registers": int, "spills": int, "shared": int}
+        table = [{k: kinds.get(k, str)(v) for k, v in r.items()} for r in csv.DictReader(file)]
+    known, now = _needs(Resources(**row) for row in table), _needs(rows)
+    found = [f"not in {path}: {' '.join(k)}" for k in sorted(now.keys() - known.keys())]
+    found += [f"only in {path}: {' '.join(k)}" for k in sorted(known.keys() - now.keys())]
+    for key in sorted(now.keys() & known.keys()):
+        if now[key] != known[key]:
+            before, after = "; ".join(known[key]), "; ".join(now[key])
+            found.append(f"{' '.join(key)}: {after}, but in {path} {before}")
+    return found
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -250,7 +265,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--kernel", default="", help="compile kernels with this in their name only")
     parser.add_argument("--one", action="store_true", help="only the fullest variant of a kernel")
     parser.add_argument("--write", type=Path, metavar="PATH", help="store the table as CSV")
-    parser.add_argument("--check", type=Path, metavar="PATH", help="fail if builds differ")
+    parser.add_argument("--check", type=Path, metavar="PATH", help="fail if it differs")
     parser.add_argument("--jobs", type=int, default=min(os.cpu_count() or 1, 8))
     args = parser.parse_args(arguments)
     from tritonpool.kernels.tiles import TARGETS

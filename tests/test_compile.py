@@ -55,6 +55,7 @@ def test_a_tile_with_too_few_threads_is_a_fault():
 
 
 MISSING_BUILD = """
+import dataclasses
 import sys
 from pathlib import Path
 from benchmarks.resources import Resources, changes, write
@@ -63,12 +64,18 @@ table = Path(sys.argv[1])
 write(table, rows)
 assert changes(table, rows) == []
 assert changes(table, rows[:1]) == [f"only in {table}: lift variant sm_90"]
+worse = [rows[0], dataclasses.replace(rows[1], registers=40, shared=8)]
+assert changes(table, worse) == [
+    "lift variant sm_90: 40 registers, 0 spilled, 8 B shared, but in "
+    f"{table} 32 registers, 0 spilled, 0 B shared"
+]
+assert len(changes(table, rows + rows[:1])) == 1
 write(table, rows[1:])
 assert changes(table, rows) == [f"not in {table}: pool variant sm_90"]
 """
 
 
-def test_the_check_sees_builds_that_come_and_go(tmp_path):
+def test_the_check_sees_builds_that_come_go_or_change(tmp_path):
     done = run("-c", MISSING_BUILD, str(tmp_path / "table.csv"))
     assert done.returncode == 0, done.stdout + done.stderr
 
