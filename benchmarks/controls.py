@@ -1,7 +1,8 @@
-"""Models that a learned assignment has to beat, made from a DiffPool model.
+"""Models that pooling with a learned assignment has to beat, each made from another model.
 
-Each replaces the assignment by one that cannot learn a hierarchy. A gain over plain D-MPNN that one
-of these reaches as well is no gain of learned clusters.
+Controls replace the assignment of a DiffPool model by one that cannot learn a hierarchy: a gain
+that one of these reaches as well is no gain of learned clusters. Baselines give a plain D-MPNN
+another readout: pooling adds up atoms, which brings in the size of a molecule, and a mean lacks it.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from collections.abc import Callable
 
 import torch
 from chemprop.models import MPNN
+from chemprop.nn import Aggregation, AttentiveAggregation, MeanAggregation, NormAggregation
 from torch import Tensor, nn
 
 from tritonpool import DiffPool, Graph
@@ -73,8 +75,57 @@ def _frozen_head(model: MPNN) -> MPNN:
     return model
 
 
+class _NoBondFeatures(AssignmentPool):
+    """Pools zeros instead of the bond features; their weights stay."""
+
+    def forward(self, graph: Graph, *args: object, **kwargs: object):
+        return super().forward(
+            graph.replace(edge_attr=torch.zeros_like(graph.edge_attr)), *args, **kwargs
+        )
+
+
+def _no_bond_features(model: MPNN) -> MPNN:
+    for block in _blocks(model):
+        block.pools = nn.ModuleList(
+            _NoBondFeatures(p.in_channels, p.max_clusters, p.ratio, p.assignment)
+            for p in block.pools
+        )
+    return model
+
+
+class _MeanAndSum(Aggregation):
+    """Both, side by side; the sum is divided as ``norm`` does."""
+
+    def __init__(self):
+        super().__init__()
+        self.parts = nn.ModuleList([MeanAggregation(), NormAggregation()])
+
+    def forward(self, H: Tensor, batch: Tensor) -> Tensor:
+        return torch.cat([part(H, batch) for part in self.parts], 1)
+
+
+def _with_readout(model: MPNN, readout: Aggregation, width: int) -> MPNN:
+    """A plain model with another readout, and a new predictor of that width."""
+    old = model.predictor
+    settings = {k: v for k, v in old.hparams.items() if k not in ("cls", "input_dim")}
+    predictor = type(old)(input_dim=width, **settings)
+    return MPNN(model.message_passing, readout, predictor, batch_norm=False)
+
+
+def _mean_and_sum(model: MPNN) -> MPNN:
+    return _with_readout(model, _MeanAndSum(), 2 * model.message_passing.output_dim)
+
+
+def _attentive(model: MPNN) -> MPNN:
+    width = model.message_passing.output_dim
+    return _with_readout(model, AttentiveAggregation(output_size=width), width)
+
+
 CONTROLS: dict[str, Callable[[MPNN], MPNN]] = {
     "fixed random": _fixed_random,
     "frozen head": _frozen_head,
     "shuffled": _shuffled,
+    "no bond features": _no_bond_features,
+    "mean and sum": _mean_and_sum,
+    "attentive": _attentive,
 }

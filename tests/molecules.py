@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
-from chemprop.data import MoleculeDatapoint, MoleculeDataset
+from chemprop.data import MoleculeDatapoint, MoleculeDataset, TrainingBatch, build_dataloader
 
 POLYMERS = """[*]CC([*])C
 [*]CC([*])c1ccccc1
@@ -80,3 +80,8 @@ def dataset(smiles: list[str], y: np.ndarray | None = None) -> MoleculeDataset:
         for point, row in zip(points, y, strict=True):
             point.y = row
     return MoleculeDataset(points)
+
+
+def batch_of(smiles: list[str]) -> TrainingBatch:
+    """One batch of all molecules, in their order."""
+    return next(iter(build_dataloader(dataset(smiles), shuffle=False, drop_last=False)))

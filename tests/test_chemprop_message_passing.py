@@ -5,7 +5,7 @@ import copy
 import numpy as np
 import pytest
 import torch
-from chemprop.data import BatchMolGraph, MolGraph, build_dataloader
+from chemprop.data import BatchMolGraph, MolGraph
 from chemprop.models import MPNN
 from chemprop.nn import (
     Activation,
@@ -17,7 +17,7 @@ from chemprop.nn import (
     SumAggregation,
 )
 from chemprop.nn.transforms import GraphTransform, ScaleTransform
-from molecules import ATOMS, MOLECULES, POLYMERS, dataset
+from molecules import ATOMS, MOLECULES, POLYMERS, batch_of, dataset
 from torch import nn
 
 from tritonpool import coarsen
@@ -30,10 +30,6 @@ from tritonpool.chemprop import (
 from tritonpool.chemprop.auxiliary import exposed
 
 BOTH = pytest.mark.parametrize("cls", [DiffPoolBondMessagePassing, DiffPoolAtomMessagePassing])
-
-
-def batch_of(smiles: list[str]):
-    return next(iter(build_dataloader(dataset(smiles), shuffle=False, drop_last=False)))
 
 
 def bmg_of(smiles: list[str]) -> BatchMolGraph:

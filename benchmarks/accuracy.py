@@ -1,0 +1,147 @@
+"""Does pooling help, and do learned clusters? ``python -m benchmarks.accuracy --data-path X.csv``.
+
+Trains every model on the same random splits and compares each with the reference model split by
+split. Finished rows are kept in the output folder and skipped when the script is started again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from scipy import stats
+
+from benchmarks.experiment import Experiment, run_all
+
+__all__ = ["MODELS", "Comparison", "compare", "main"]
+
+PLAIN = ("--diffpool-levels", "0")
+# the options of `tritonpool train`, and the change of the model (benchmarks.controls)
+MODELS: dict[str, tuple[tuple[str, ...], str | None]] = {
+    "D-MPNN": (PLAIN, None),
+    "D-MPNN, norm": ((*PLAIN, "--aggregation", "norm"), None),
+    "D-MPNN, mean and sum": (PLAIN, "mean and sum"),
+    "D-MPNN, attentive": (PLAIN, "attentive"),
+    "D-MPNN, 555 wide": ((*PLAIN, "--message-hidden-dim", "555"), None),
+    "DiffPool": ((), None),
+    "DiffPool, atom encoder": (("--diffpool-encoder", "atom"), None),
+    "DiffPool, GNN assignment": (("--diffpool-assignment", "gnn"), None),
+    "DiffPool, last readout": (("--diffpool-readout", "last"), None),
+    "DiffPool, 2 levels": (("--diffpool-levels", "2"), None),
+    "DiffPool, no auxiliary losses": (
+        ("--diffpool-link-weight", "0", "--diffpool-entropy-weight", "0"),
+        None,
+    ),
+    "control: no bond features": ((), "no bond features"),
+    "control: one cluster": (("--diffpool-max-clusters", "1"), None),
+    "control: fixed random": ((), "fixed random"),
+    "control: frozen head": ((), "frozen head"),
+    "control: shuffled": ((), "shuffled"),
+}
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A model against the reference, over splits.
+
+    Attributes
+    ----------
+    mean, sd : float
+        of the model's test error
+    difference : float
+        mean over splits of its error minus that of the reference
+    half_width : float
+        of the 95 % interval of the difference, corrected for splits that share data
+        (Nadeau and Bengio, Machine Learning 2003, 52, 239)
+    """
+
+    mean: float
+    sd: float
+    difference: float
+    half_width: float
+
+
+def compare(errors: Sequence[float], reference: Sequence[float], test_share: float) -> Comparison:
+    """Compare the errors of a model with those of the reference on the same splits.
+
+    Parameters
+    ----------
+    errors, reference : Sequence[float]
+        one for each split, in the same order
+    test_share : float
+        size of the test part over that of the training part
+    """
+    pairs = zip(errors, reference, strict=True)
+    differences = [own - other for own, other in pairs]
+    n = len(differences)
+    if n < 2:
+        return Comparison(errors[0], math.nan, differences[0], math.nan)
+    spread = statistics.stdev(differences) * math.sqrt(1 / n + test_share)
+    return Comparison(
+        statistics.mean(errors),
+        statistics.stdev(errors),
+        statistics.mean(differences),
+        float(stats.t.ppf(0.975, n - 1)) * spread,
+    )
+
+
+def table(rows: dict[tuple[str, int], dict], models: Sequence[str], seeds: Sequence[int]) -> str:
+    """A line for each model: errors at the best and at the last epoch, the difference from the
+    first model with its interval, and the time."""
+    head = "| model | RMSE | R2 | RMSE, last epoch | minus D-MPNN | parameters | s / epoch |"
+    lines = [head.replace("D-MPNN", models[0]), "| --- |" + " ---: |" * 6]
+
+    def errors(model: str, when: str = "best", metric: str = "rmse") -> list[float]:
+        return [rows[model, seed][when][metric] for seed in seeds]
+
+    for model in models:
+        first = rows[model, seeds[0]]
+        share = first["test_molecules"] / first["train_molecules"]
+        found = compare(errors(model), errors(models[0]), share)
+        seconds = statistics.median(rows[model, seed]["seconds_per_epoch"] for seed in seeds)
+        difference = (
+            "" if model == models[0] else f"{found.difference:+.3f} ± {found.half_width:.3f}"
+        )
+        lines.append(
+            f"| {model} | {found.mean:.3f} ± {found.sd:.3f} "
+            f"| {statistics.mean(errors(model, metric='r2')):.3f} "
+            f"| {statistics.mean(errors(model, 'last')):.3f} | {difference} "
+            f"| {first['parameters']:,} | {seconds:.1f} |"
+        )
+    return "\n".join(lines)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--data-path", type=Path, required=True)
+    parser.add_argument("--smiles-column", default="smiles")
+    parser.add_argument("--target-column", default="bandgap_chain")
+    parser.add_argument("--epochs", type=int, default=50)
+    parser.add_argument("--patience", type=int, default=15, help="of early stopping")
+    parser.add_argument("--train-size", type=int, help="training molecules of each split")
+    parser.add_argument("--models", nargs="+", default=list(MODELS), choices=list(MODELS))
+    parser.add_argument("--seeds", type=int, nargs="+", default=[42, 43, 44, 45, 46])
+    parser.add_argument("--jobs", type=int, default=1, help="trainings at a time")
+    parser.add_argument("--output", type=Path, default=Path("accuracy-results"))
+    args = parser.parse_args()
+    common = ["--data-path", str(args.data_path), "--smiles-columns", args.smiles_column]
+    common += ["--target-columns", args.target_column, "--epochs", str(args.epochs)]
+    common += ["--patience", str(args.patience), "--aggregation", "mean"]
+    common += ["--train-size", str(args.train_size)] if args.train_size else []
+    plan = {
+        (model, seed): Experiment(
+            f"{model}, seed {seed}", seed, (*common, *MODELS[model][0]), MODELS[model][1]
+        )
+        for seed in args.seeds
+        for model in args.models
+    }
+    rows = dict(zip(plan, run_all(plan.values(), args.output, args.jobs), strict=True))
+    print(f"\n{table(rows, args.models, args.seeds)}")
+
+
+if __name__ == "__main__":
+    main()

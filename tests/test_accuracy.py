@@ -1,0 +1,84 @@
+"""The statistics of the accuracy study, and the baselines it needs."""
+
+import math
+
+import pytest
+import torch
+from chemprop.models import MPNN
+from chemprop.nn import BondMessagePassing, MeanAggregation, RegressionFFN
+from molecules import POLYMERS, batch_of
+from scipy import stats
+
+from benchmarks.accuracy import MODELS, compare, table
+from benchmarks.controls import CONTROLS
+from tritonpool.chemprop import DiffPoolBondMessagePassing, DiffPoolMPNN, GraphReadout
+
+
+def test_the_interval_is_corrected_for_splits_that_overlap():
+    errors, reference = [0.40, 0.44, 0.42, 0.41, 0.45], [0.45, 0.46, 0.47, 0.44, 0.49]
+    found = compare(errors, reference, test_share=0.125)
+    differences = torch.tensor(errors).double() - torch.tensor(reference).double()
+    assert found.mean == pytest.approx(0.424)
+    assert found.difference == pytest.approx(float(differences.mean()))
+    plain = stats.t.interval(0.95, 4, scale=float(differences.std()) / math.sqrt(5))[
+        1
+    ]  # of independent splits
+    assert found.half_width == pytest.approx(plain * math.sqrt((1 / 5 + 1 / 8) * 5))
+
+
+def test_one_split_has_no_interval():
+    found = compare([0.4], [0.5], 0.1)
+    assert found.difference == pytest.approx(-0.1) and math.isnan(found.half_width)
+
+
+def test_the_table_pairs_splits():
+    def row(rmse: float) -> dict:
+        found = {"rmse": rmse, "r2": 1 - rmse}
+        more = {"seconds_per_epoch": 2.0, "parameters": 12345}
+        return {"best": found, "last": found, "train_molecules": 80, "test_molecules": 10, **more}
+
+    errors = {"D-MPNN": (0.5, 0.6), "DiffPool": (0.4, 0.5)}
+    rows = {(m, s): row(errors[m][i]) for m in errors for i, s in enumerate((42, 43))}
+    lines = table(rows, list(errors), [42, 43]).splitlines()
+    assert "minus D-MPNN" in lines[0]
+    assert lines[3].startswith(
+        "| DiffPool | 0.450 ± 0.071 | 0.550 | 0.450 | -0.100 ± 0.000 | 12,345"
+    )
+
+
+def plain_model() -> MPNN:
+    return MPNN(BondMessagePassing(d_h=8), MeanAggregation(), RegressionFFN(input_dim=8))
+
+
+def test_mean_and_sum_are_both_read_out():
+    torch.manual_seed(0)
+    model = plain_model()
+    changed = CONTROLS["mean and sum"](model)
+    batch = batch_of(POLYMERS[:4])
+    rows = changed.fingerprint(batch.bmg)
+    mean = model.fingerprint(batch.bmg)
+    atoms = torch.bincount(batch.bmg.batch)[:, None]
+    torch.testing.assert_close(rows, torch.cat([mean, mean * atoms / 100], 1))
+    assert changed(batch.bmg).shape == (4, 1)
+
+
+def test_attentive_readout_is_chemprops():
+    changed = CONTROLS["attentive"](plain_model())
+    assert type(changed.agg).__name__ == "AttentiveAggregation"
+    assert changed(batch_of(POLYMERS[:4]).bmg).shape == (4, 1)
+
+
+def test_without_bond_features_the_coarse_graph_has_none():
+    mp = DiffPoolBondMessagePassing(d_h=8, ratio=0.5, readout="last")
+    model = DiffPoolMPNN(mp, GraphReadout(), RegressionFFN(input_dim=mp.output_dim))
+    batch = batch_of(POLYMERS[:4])
+    changed = CONTROLS["no bond features"](model)
+    seen = {}
+    mp.encoders[0].register_forward_pre_hook(lambda _, args: seen.update(attr=args[0].edge_attr))
+    changed(batch.bmg)
+    assert not seen["attr"][:, :-1].any() and seen["attr"][:, -1].any()
+
+
+def test_every_change_that_a_model_names_exists():
+    names = {change for _, change in MODELS.values()} - {None}
+    assert names == set(CONTROLS)
