@@ -136,9 +136,12 @@ def _dense(
     return Xc, W, link, entropy, N / W.clamp(min=1e-8)[..., None]
 
 
-# the sizes of the padded batch change from batch to batch, and with each a fixed shape would be
-# compiled anew
-_compiled = torch.compile(_dense, dynamic=True)
+@cache
+def _compiled() -> Callable:
+    # the sizes of the padded batch change from batch to batch; fixed ones would compile each anew
+    return torch.compile(_dense, dynamic=True)
+
+
 NAMES = "X'", "W", "link", "entropy", "F'"
 
 
@@ -154,7 +157,7 @@ def pyg_einsum(inputs: Inputs) -> Outputs:
 
 def pyg_einsum_compiled(inputs: Inputs) -> Outputs:
     """The same, all but the padding compiled by ``torch.compile``."""
-    return dict(zip(NAMES, _compiled(*_padded(inputs, True)), strict=True))
+    return dict(zip(NAMES, _compiled()(*_padded(inputs, True)), strict=True))
 
 
 def fork_loop(inputs: Inputs, graphs: int = 2) -> Outputs:
