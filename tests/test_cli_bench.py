@@ -5,7 +5,7 @@ import json
 import pytest
 from cli_tools import SHORT, tritonpool, write_table
 
-NARROW = ("--message-hidden-dim", "16", "--ffn-hidden-dim", "16", "--steps", 1)
+NARROW = ("--message-hidden-dim", "16", "--ffn-hidden-dim", "16")
 
 
 def bench(data, out, *words) -> int:
@@ -15,7 +15,8 @@ def bench(data, out, *words) -> int:
 def test_bench_measures_every_setting(tmp_path, capsys):
     out = tmp_path / "out"
     data = write_table(tmp_path / "data.csv", 50)
-    grid = ("--batch-sizes", 4, 16, 64, "--ratios", 0.5, 0.1, "--sample", 30)
+    # 5 steps are more than the 2 epochs of --epochs have
+    grid = ("--batch-sizes", 4, 16, 64, "--ratios", 0.5, 0.1, "--sample", 30, "--steps", 5)
     assert bench(data, out, *grid, "--max-slowdown", 100) == 0
     assert sorted(path.name for path in out.iterdir()) == [
         "results.json",

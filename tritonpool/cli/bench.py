@@ -181,14 +181,13 @@ def _advice(best: Row | None, rows: Sequence[Row], args: argparse.Namespace) -> 
     """The recommended options, and what they rest on."""
     if best is None:
         return "No setting with pooling fits into the memory."
-    times = best.epoch_seconds / min(
-        row.epoch_seconds for row in rows if row.ratio is None and row.epoch_seconds is not None
-    )
+    plain = [row.epoch_seconds for row in rows if row.ratio is None and row.epoch_seconds]
+    times = f", {best.epoch_seconds / min(plain):.2f} times the shortest of D-MPNN" if plain else ""
     return (
         f"Begin with --batch-size {best.batch_size} --diffpool-ratio {best.ratio:g}: an epoch "
-        f"takes {best.epoch_seconds:.2f} s, {times:.2f} times the shortest of D-MPNN. Time alone "
-        f"decides here (--max-slowdown {args.max_slowdown:g}, then the smallest batch within "
-        f"{100 * BATCH_GAIN:.0f} % of the shortest epoch); compare test errors before you settle."
+        f"takes {best.epoch_seconds:.2f} s{times}. Time alone decides here (--max-slowdown "
+        f"{args.max_slowdown:g}, then the smallest batch within {100 * BATCH_GAIN:.0f} % of the "
+        f"shortest epoch); compare test errors before you settle."
     )
 
 
@@ -206,7 +205,8 @@ class _Grid:
         ratios = [None, *sorted(set(args.ratios))]
         self.rows = [Row(size, ratio) for size in batch_sizes for ratio in ratios]
         self.models = {ratio: make_model(self._options(ratio), data, 0) for ratio in ratios}
-        self.options = {**trainer_options(args), "devices": 1}
+        # few molecules give few steps in an epoch, so there may be more epochs than --epochs
+        self.options = {**trainer_options(args), "max_epochs": -1, "devices": 1}
 
     def _options(self, ratio: float | None) -> argparse.Namespace:
         """The options of ``train`` for one ratio; building a model changes them, so a copy."""
