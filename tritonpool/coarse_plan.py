@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from tritonpool.plan import Plan, move_together, offsets, outside_inference
+from tritonpool.plan import Plan, move_together, offsets, once, outside_inference
 
 __all__ = ["CoarsePlan", "cluster_counts", "coarse_plan"]
 
@@ -107,10 +107,10 @@ class CoarsePlan:
         return torch.stack([self.plan.src, self.plan.dst])
 
 
-@outside_inference
 def coarse_plan(plan: Plan, clusters: Tensor, drop_self_loops: bool) -> CoarsePlan:
     """The plan of the coarse graph, for ``clusters`` (a CPU tensor of shape ``G``); cached."""
-    key = (tuple(clusters.tolist()), drop_self_loops)
-    if key not in plan._coarse:
-        plan._coarse[key] = CoarsePlan.build(clusters, drop_self_loops).to(plan.device)
-    return plan._coarse[key]
+
+    def make() -> CoarsePlan:
+        return CoarsePlan.build(clusters, drop_self_loops).to(plan.device)
+
+    return once(plan._coarse, (clusters.numpy().tobytes(), drop_self_loops), make)

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from tritonpool.coarse_plan import CoarsePlan
-from tritonpool.plan import Plan, move_together, offsets, outside_inference
+from tritonpool.plan import Plan, move_together, offsets, once
 
 __all__ = [
     "AssignmentPattern",
@@ -39,39 +39,40 @@ class AssignmentPattern(NamedTuple):
     t_flat: Tensor  # as flat, in the order of t_node
 
 
-@outside_inference
 def assignment_pattern(plan: Plan, coarse: CoarsePlan) -> AssignmentPattern:
     """The pattern of ``S``, made on the host."""
-    if "assignment" not in coarse._items:
-        K, nodes, clusters = coarse.max_clusters, plan.nodes.numpy(), coarse.clusters.numpy()
-        graph = np.arange(len(nodes))
-        of_node, of_cluster = np.repeat(graph, nodes), np.repeat(graph, clusters)
-        first_node, first_cluster = offsets(nodes), offsets(clusters)
-
-        width = clusters[of_node]
-        ptr = offsets(width)
-        count = np.arange(ptr[-1])
-        cluster = np.repeat(first_cluster[of_node] - ptr[:-1], width) + count
-        flat = np.repeat(np.arange(len(of_node)) * K - ptr[:-1], width) + count
-
-        height = nodes[of_cluster]
-        t_ptr = offsets(height)
-        t_node = np.repeat(first_node[of_cluster] - t_ptr[:-1], height) + count
-        column = np.arange(len(of_cluster)) - first_cluster[of_cluster]
-        t_flat = np.repeat(column, height) + t_node * K
-        made = [torch.from_numpy(a) for a in (ptr, cluster, flat, t_ptr, t_node, t_flat)]
-        coarse._items["assignment"] = AssignmentPattern(*move_together(made, plan.device))
-    return coarse._items["assignment"]
+    return once(coarse._items, "assignment", _assignment, plan, coarse)
 
 
-@outside_inference
+def _assignment(plan: Plan, coarse: CoarsePlan) -> AssignmentPattern:
+    K, nodes, clusters = coarse.max_clusters, plan.nodes.numpy(), coarse.clusters.numpy()
+    graph = np.arange(len(nodes))
+    of_node, of_cluster = np.repeat(graph, nodes), np.repeat(graph, clusters)
+    first_node, first_cluster = offsets(nodes), offsets(clusters)
+
+    width = clusters[of_node]
+    ptr = offsets(width)
+    count = np.arange(ptr[-1])
+    cluster = np.repeat(first_cluster[of_node] - ptr[:-1], width) + count
+    flat = np.repeat(np.arange(len(of_node)) * K - ptr[:-1], width) + count
+
+    height = nodes[of_cluster]
+    t_ptr = offsets(height)
+    t_node = np.repeat(first_node[of_cluster] - t_ptr[:-1], height) + count
+    column = np.arange(len(of_cluster)) - first_cluster[of_cluster]
+    t_flat = np.repeat(column, height) + t_node * K
+    made = [torch.from_numpy(a) for a in (ptr, cluster, flat, t_ptr, t_node, t_flat)]
+    return AssignmentPattern(*move_together(made, plan.device))
+
+
 def used_entries(plan: Plan, coarse: CoarsePlan, columns: int) -> Tensor:
     """Which entries of a ``V x columns`` assignment belong to a cluster of the node's graph."""
-    key = "used", columns
-    if key not in coarse._items:
-        width = coarse.counts.index_select(0, plan.batch)[:, None]
-        coarse._items[key] = torch.arange(columns, device=plan.device) < width
-    return coarse._items[key]
+    return once(coarse._items, ("used", columns), _used, plan, coarse, columns)
+
+
+def _used(plan: Plan, coarse: CoarsePlan, columns: int) -> Tensor:
+    width = coarse.counts.index_select(0, plan.batch)[:, None]
+    return torch.arange(columns, device=plan.device) < width
 
 
 class EdgePattern(NamedTuple):
@@ -82,19 +83,19 @@ class EdgePattern(NamedTuple):
     target: Tensor  # column of the entry: out_edge's targets for each feature
 
 
-@outside_inference
 def edge_pattern(plan: Plan, width: int) -> EdgePattern:
     """The pattern for ``width`` edge features."""
-    key = "edges", width
-    if key not in plan._items:
-        E = plan.num_edges
-        feature = torch.arange(width, device=plan.device)
-        ptr = (plan.out_ptr[:-1] + E * feature[:, None]).view(-1)
-        plan._items[key] = EdgePattern(
-            torch.nn.functional.pad(ptr, (0, 1), value=E * width),
-            plan.out_dst.repeat(width),
-        )
-    return plan._items[key]
+    return once(plan._items, ("edges", width), _edges, plan, width)
+
+
+def _edges(plan: Plan, width: int) -> EdgePattern:
+    E = plan.num_edges
+    feature = torch.arange(width, device=plan.device)
+    ptr = (plan.out_ptr[:-1] + E * feature[:, None]).view(-1)
+    return EdgePattern(
+        torch.nn.functional.pad(ptr, (0, 1), value=E * width),
+        plan.out_dst.repeat(width),
+    )
 
 
 class EndPattern(NamedTuple):
@@ -108,21 +109,21 @@ class EndPattern(NamedTuple):
     out_row: Tensor  # the same for out_edge
 
 
-@outside_inference
 def end_pattern(plan: Plan, width: int) -> EndPattern:
     """The pattern for ``width`` edge features."""
-    key = "ends", width
-    if key not in plan._items:
-        feature = torch.arange(2 * width, device=plan.device).view(2, width)
-        source = plan.in_src[:, None] * (2 * width)
-        target = plan.out_dst[:, None] * (2 * width)
-        plan._items[key] = EndPattern(
-            plan.in_ptr * width,
-            (source + feature[0]).view(-1),
-            plan.out_ptr * width,
-            (target + feature[1]).view(-1),
-        )
-    return plan._items[key]
+    return once(plan._items, ("ends", width), _ends, plan, width)
+
+
+def _ends(plan: Plan, width: int) -> EndPattern:
+    feature = torch.arange(2 * width, device=plan.device).view(2, width)
+    source = plan.in_src[:, None] * (2 * width)
+    target = plan.out_dst[:, None] * (2 * width)
+    return EndPattern(
+        plan.in_ptr * width,
+        (source + feature[0]).view(-1),
+        plan.out_ptr * width,
+        (target + feature[1]).view(-1),
+    )
 
 
 class PairPattern(NamedTuple):
@@ -132,17 +133,18 @@ class PairPattern(NamedTuple):
     pair: Tensor  # [P 2 max_clusters] pair of each cell, and of its mirror image; else their number
 
 
-@outside_inference
 def pair_pattern(coarse: CoarsePlan) -> PairPattern:
     """The pattern of the pairs of ``coarse``."""
-    if "pairs" not in coarse._items:
-        K, plan = coarse.max_clusters, coarse.plan
-        row = torch.arange(plan.num_nodes, device=plan.device) * K
-        row -= plan.node_ptr.index_select(0, plan.batch)
-        cell = row.index_select(0, plan.src) + plan.dst
-        pair = torch.full((2, plan.num_nodes * K), plan.num_edges, device=plan.device)
-        pair[0].index_copy_(0, cell, torch.arange(plan.num_edges, device=plan.device))
-        pair[1].index_copy_(0, cell, coarse.rev)
-        pair = pair.view(2, plan.num_nodes, K).transpose(0, 1).reshape(-1)
-        coarse._items["pairs"] = PairPattern(cell, pair)
-    return coarse._items["pairs"]
+    return once(coarse._items, "pairs", _pairs, coarse)
+
+
+def _pairs(coarse: CoarsePlan) -> PairPattern:
+    K, plan = coarse.max_clusters, coarse.plan
+    row = torch.arange(plan.num_nodes, device=plan.device) * K
+    row -= plan.node_ptr.index_select(0, plan.batch)
+    cell = row.index_select(0, plan.src) + plan.dst
+    pair = torch.full((2, plan.num_nodes * K), plan.num_edges, device=plan.device)
+    pair[0].index_copy_(0, cell, torch.arange(plan.num_edges, device=plan.device))
+    pair[1].index_copy_(0, cell, coarse.rev)
+    pair = pair.view(2, plan.num_nodes, K).transpose(0, 1).reshape(-1)
+    return PairPattern(cell, pair)

@@ -7,6 +7,7 @@ join them. They are made here, on the CPU, moved to the device in one copy, and 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field, fields
 from functools import cached_property
 
@@ -14,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-__all__ = ["Plan", "move_together", "offsets", "outside_inference"]
+__all__ = ["Plan", "move_together", "offsets", "once", "outside_inference"]
 
 
 def offsets(counts: np.ndarray) -> np.ndarray:
@@ -26,6 +27,14 @@ def offsets(counts: np.ndarray) -> np.ndarray:
 
 # A plan made during validation may be used in training later, where inference tensors are refused.
 outside_inference = torch.inference_mode(False)
+
+
+def once(items: dict, key: object, make: Callable, *args: object):
+    """``items[key]``, which ``make(*args)`` makes at first use."""
+    if key not in items:
+        with torch.inference_mode(False):
+            items[key] = make(*args)
+    return items[key]
 
 
 def move_together(tensors: list[Tensor | None], device: torch.device) -> list[Tensor | None]:
