@@ -13,21 +13,26 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
 from scipy import stats
 
 from benchmarks.experiment import Experiment, run_all
 
-__all__ = ["MODELS", "Comparison", "compare", "main"]
+__all__ = ["MODELS", "Comparison", "compare", "comparisons", "main", "plot", "table"]
 
 PLAIN = ("--diffpool-levels", "0")
 # the options of `tritonpool train`, and the change of the model (benchmarks.controls)
 MODELS: dict[str, tuple[tuple[str, ...], str | None]] = {
     "D-MPNN": (PLAIN, None),
     "D-MPNN, norm": ((*PLAIN, "--aggregation", "norm"), None),
+    "D-MPNN, sum": ((*PLAIN, "--aggregation", "sum"), None),
     "D-MPNN, mean and sum": (PLAIN, "mean and sum"),
     "D-MPNN, attentive": (PLAIN, "attentive"),
     "D-MPNN, 555 wide": ((*PLAIN, "--message-hidden-dim", "555"), None),
     "DiffPool": ((), None),
+    "DiffPool, ratio 0.1": (("--diffpool-ratio", "0.1"), None),
+    "DiffPool, ratio 0.5": (("--diffpool-ratio", "0.5"), None),
     "DiffPool, atom encoder": (("--diffpool-encoder", "atom"), None),
     "DiffPool, GNN assignment": (("--diffpool-assignment", "gnn"), None),
     "DiffPool, last readout": (("--diffpool-readout", "last"), None),
@@ -41,6 +46,7 @@ MODELS: dict[str, tuple[tuple[str, ...], str | None]] = {
     "control: fixed random": ((), "fixed random"),
     "control: frozen head": ((), "frozen head"),
     "control: shuffled": ((), "shuffled"),
+    "control: rings and pieces between": ((), "fragments"),
 }
 
 
@@ -89,28 +95,64 @@ def compare(errors: Sequence[float], reference: Sequence[float], test_share: flo
     )
 
 
-def table(rows: dict[tuple[str, int], dict], models: Sequence[str], seeds: Sequence[int]) -> str:
-    """A line for each model: errors at the best and at the last epoch, the difference from the
-    first model with its interval, and the time."""
-    head = "| model | RMSE | R2 | RMSE, last epoch | minus D-MPNN | parameters | s / epoch |"
-    lines = [head.replace("D-MPNN", models[0]), "| --- |" + " ---: |" * 6]
+def comparisons(
+    rows: dict[tuple[str, int], dict], models: Sequence[str], seeds: Sequence[int], when: str
+) -> dict[str, Comparison]:
+    """Every model against the first, by their RMSE at the ``"best"`` or the ``"last"`` epoch."""
 
-    def errors(model: str, when: str = "best", metric: str = "rmse") -> list[float]:
-        return [rows[model, seed][when][metric] for seed in seeds]
+    def errors(model: str) -> list[float]:
+        return [rows[model, seed][when]["rmse"] for seed in seeds]
 
-    for model in models:
-        first = rows[model, seeds[0]]
-        share = first["test_molecules"] / first["train_molecules"]
-        found = compare(errors(model), errors(models[0]), share)
-        seconds = statistics.median(rows[model, seed]["seconds_per_epoch"] for seed in seeds)
-        difference = (
-            "" if model == models[0] else f"{found.difference:+.3f} ± {found.half_width:.3f}"
+    first = rows[models[0], seeds[0]]
+    share = first["test_molecules"] / first["train_molecules"]
+    return {model: compare(errors(model), errors(models[0]), share) for model in models}
+
+
+def plot(
+    rows: dict[tuple[str, int], dict], models: Sequence[str], seeds: Sequence[int], path: Path
+) -> None:
+    """Differences from the first model with their intervals, as PNG."""
+    figure = Figure(figsize=(7, 1.2 + 0.4 * (len(models) - 1)), layout="constrained")
+    axes = figure.subplots()
+    names = list(models[1:])
+    for offset, when in ((-0.12, "best"), (0.12, "last")):
+        found = comparisons(rows, models, seeds, when)
+        axes.errorbar(
+            [found[name].difference for name in names],
+            [i + offset for i in range(len(names))],
+            xerr=[found[name].half_width for name in names],
+            fmt="o",
+            label=f"{when} epoch",
         )
+    axes.axvline(0, color="0.6", linewidth=1)
+    axes.set_yticks(range(len(names)), names)
+    axes.invert_yaxis()
+    axes.set_xlabel(f"test RMSE minus that of {models[0]}, 95 % interval, {len(seeds)} splits")
+    axes.legend()
+    FigureCanvasAgg(figure).print_png(path)
+
+
+def table(rows: dict[tuple[str, int], dict], models: Sequence[str], seeds: Sequence[int]) -> str:
+    """A line for each model: errors at the best and at the last epoch, the differences from the
+    first model with their intervals, and the time."""
+    head = (
+        "| model | RMSE | R2 | minus D-MPNN | RMSE, last epoch | minus D-MPNN "
+        "| parameters | s / epoch |"
+    )
+    lines = [head.replace("D-MPNN", models[0]), "| --- |" + " ---: |" * 7]
+    found = {when: comparisons(rows, models, seeds, when) for when in ("best", "last")}
+    for model in models:
+        seconds = statistics.median(rows[model, seed]["seconds_per_epoch"] for seed in seeds)
+        r2 = statistics.mean(rows[model, seed]["best"]["r2"] for seed in seeds)
+        best, last = found["best"][model], found["last"][model]
+        differences = [
+            "" if model == models[0] else f"{c.difference:+.3f} ± {c.half_width:.3f}"
+            for c in (best, last)
+        ]
         lines.append(
-            f"| {model} | {found.mean:.3f} ± {found.sd:.3f} "
-            f"| {statistics.mean(errors(model, metric='r2')):.3f} "
-            f"| {statistics.mean(errors(model, 'last')):.3f} | {difference} "
-            f"| {first['parameters']:,} | {seconds:.1f} |"
+            f"| {model} | {best.mean:.3f} ± {best.sd:.3f} | {r2:.3f} | {differences[0]} "
+            f"| {last.mean:.3f} ± {last.sd:.3f} | {differences[1]} "
+            f"| {rows[model, seeds[0]]['parameters']:,} | {seconds:.1f} |"
         )
     return "\n".join(lines)
 
@@ -127,6 +169,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[42, 43, 44, 45, 46])
     parser.add_argument("--jobs", type=int, default=1, help="trainings at a time")
     parser.add_argument("--output", type=Path, default=Path("accuracy-results"))
+    parser.add_argument("--plot", type=Path, help="PNG file for the differences")
     args = parser.parse_args()
     common = ["--data-path", str(args.data_path), "--smiles-columns", args.smiles_column]
     common += ["--target-columns", args.target_column, "--epochs", str(args.epochs)]
@@ -141,6 +184,8 @@ def main() -> None:
     }
     rows = dict(zip(plan, run_all(plan.values(), args.output, args.jobs), strict=True))
     print(f"\n{table(rows, args.models, args.seeds)}")
+    if args.plot is not None:
+        plot(rows, args.models, args.seeds, args.plot)
 
 
 if __name__ == "__main__":

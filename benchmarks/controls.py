@@ -9,9 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import numpy as np
 import torch
 from chemprop.models import MPNN
 from chemprop.nn import Aggregation, AttentiveAggregation, MeanAggregation, NormAggregation
+from scipy.sparse import coo_matrix
+from scipy.sparse.csgraph import connected_components
 from torch import Tensor, nn
 
 from tritonpool import DiffPool, Graph
@@ -23,6 +26,8 @@ __all__ = ["CONTROLS"]
 # of the fixed scores: a softmax of normal scores of this size is neither uniform nor hard
 SCALE = 3.0
 MOST_ATOMS = 4096
+# the place of "is in a ring" among chemprop's bond features
+IN_RING = 6
 
 
 class _FixedRandom(DiffPool):
@@ -72,6 +77,49 @@ def _frozen_head(model: MPNN) -> MPNN:
     """The assignment network keeps its first weights; only the encoder below it learns."""
     for block in _blocks(model):
         block.pools.requires_grad_(False)
+    return model
+
+
+class _Fragments(DiffPool):
+    """Hard clusters that are the same in every epoch: each ring system, and each piece between
+    ring systems, is one."""
+
+    def fragment(self, graph: Graph) -> tuple[Tensor, Tensor]:
+        """The fragment of each atom, counted within its molecule, and how many each has."""
+        src, dst = graph.edge_index.numpy()
+        in_ring = graph.edge_attr.numpy()[:, IN_RING] > 0.5
+        atom_in_ring = np.zeros(graph.num_nodes, dtype=bool)
+        atom_in_ring[src[in_ring]] = True
+        joined = in_ring | ~(atom_in_ring[src] | atom_in_ring[dst])
+        ends = src[joined], dst[joined]
+        A = coo_matrix((np.ones(len(ends[0])), ends), shape=(graph.num_nodes,) * 2)
+        total, number = connected_components(A, directed=False)
+        of_graph = np.zeros(total, dtype=np.int64)
+        of_graph[number] = graph.batch.numpy()
+        order = np.argsort(of_graph, kind="stable")  # fragments molecule by molecule
+        counts = np.bincount(of_graph, minlength=graph.num_graphs)
+        local = np.empty(total, dtype=np.int64)
+        local[order] = np.arange(total) - (counts.cumsum() - counts)[of_graph[order]]
+        most = self.max_clusters  # the fragments beyond share the last cluster
+        return (
+            torch.from_numpy(local[number].clip(max=most - 1)),
+            torch.from_numpy(counts.clip(max=most)),
+        )
+
+    def counts(self, graph: Graph) -> Tensor:
+        return self.fragment(graph)[1]
+
+    def scores(self, graph: Graph) -> Tensor:
+        number = self.fragment(graph)[0]
+        scores = torch.full((graph.num_nodes, self.max_clusters), -1e4, dtype=graph.x.dtype)
+        return scores.scatter_(1, number[:, None], 0.0)
+
+
+def _fragments(model: MPNN) -> MPNN:
+    for block in _blocks(model):
+        block.pools = nn.ModuleList(
+            _Fragments(p.in_channels, p.max_clusters, p.ratio, nn.Identity()) for p in block.pools
+        )
     return model
 
 
@@ -125,6 +173,7 @@ CONTROLS: dict[str, Callable[[MPNN], MPNN]] = {
     "fixed random": _fixed_random,
     "frozen head": _frozen_head,
     "shuffled": _shuffled,
+    "fragments": _fragments,
     "no bond features": _no_bond_features,
     "mean and sum": _mean_and_sum,
     "attentive": _attentive,

@@ -9,7 +9,7 @@ from chemprop.nn import BondMessagePassing, MeanAggregation, RegressionFFN
 from molecules import POLYMERS, batch_of
 from scipy import stats
 
-from benchmarks.accuracy import MODELS, compare, table
+from benchmarks.accuracy import MODELS, compare, plot, table
 from benchmarks.controls import CONTROLS
 from tritonpool.chemprop import DiffPoolBondMessagePassing, DiffPoolMPNN, GraphReadout
 
@@ -31,7 +31,7 @@ def test_one_split_has_no_interval():
     assert found.difference == pytest.approx(-0.1) and math.isnan(found.half_width)
 
 
-def test_the_table_pairs_splits():
+def test_the_table_pairs_splits(tmp_path):
     def row(rmse: float) -> dict:
         found = {"rmse": rmse, "r2": 1 - rmse}
         more = {"seconds_per_epoch": 2.0, "parameters": 12345}
@@ -42,8 +42,10 @@ def test_the_table_pairs_splits():
     lines = table(rows, list(errors), [42, 43]).splitlines()
     assert "minus D-MPNN" in lines[0]
     assert lines[3].startswith(
-        "| DiffPool | 0.450 ± 0.071 | 0.550 | 0.450 | -0.100 ± 0.000 | 12,345"
+        "| DiffPool | 0.450 ± 0.071 | 0.550 | -0.100 ± 0.000 | 0.450 ± 0.071 | -0.100"
     )
+    plot(rows, list(errors), [42, 43], tmp_path / "differences.png")
+    assert (tmp_path / "differences.png").read_bytes().startswith(b"\x89PNG")
 
 
 def plain_model() -> MPNN:

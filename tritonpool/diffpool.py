@@ -112,6 +112,10 @@ class DiffPool(nn.Module):
                 if reset is not None:
                     reset()
 
+    def counts(self, graph: Graph) -> Tensor:
+        """How many clusters each graph gets: ``G`` integers on the CPU."""
+        return cluster_counts(graph.plan.nodes, self.max_clusters, self.ratio)
+
     def scores(self, graph: Graph) -> Tensor:
         """The unmasked scores, ``V x K``."""
         args = (graph.x, graph.edge_index) if self._wants_edges else (graph.x,)
@@ -163,7 +167,7 @@ class DiffPool(nn.Module):
                 f"graph.x must have in_channels = {self.in_channels} columns, but has "
                 f"{graph.x.shape[1]}"
             )
-        counts = cluster_counts(graph.plan.nodes, self.max_clusters, self.ratio)
+        counts = self.counts(graph)
         coarse = coarse_plan(graph.plan, counts, self.drop_self_loops)
         S = masked_softmax(self.scores(graph), coarse.counts[graph.plan.batch])
         if hard:
