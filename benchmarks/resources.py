@@ -82,9 +82,11 @@ class Resources:
 
 def _cases() -> Iterator[tuple]:
     """Dtypes of S and of the rest, K, C, D, and whether there are edge weights: one of each kind
-    that the launchers tell apart, and of mixed dtypes those that autocast makes."""
+    that the launchers tell apart; of mixed dtypes those that autocast makes, and float64 with
+    half precision, which no product may be fed from."""
     own = [(t, t) for t in (torch.float32, torch.float64, torch.bfloat16, torch.float16)]
     mixed = [(torch.float32, t) for t in (torch.bfloat16, torch.float16)]
+    mixed += [(torch.float64, torch.bfloat16), (torch.bfloat16, torch.float64)]
     # 14 fits a block of 16 with the total weight, 20 one of 64; 64 and 300 fill blocks, and 70
     # also does, but its rows cannot be loaded four numbers at a time; nor can those of D = 37
     for types, K, C, weighted in [

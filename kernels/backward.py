@@ -19,7 +19,7 @@ from .coarsen_grad import (
 from .launch import launch, ready, target_of
 from .node_grad import node_grad
 from .pool import lift, pool
-from .precision import TRITON
+from .precision import TRITON, widen
 from .tiles import tile_for
 from .work import edge_pair_tiles, edge_tiles
 
@@ -138,7 +138,9 @@ def coarsen_bwd(
     """Gradients of :func:`coarsen_fwd` w.r.t. ``S``, ``X``, ``F`` and ``w``, where needed."""
     need_S, need_X, need_F, need_w = needs
     acc = accumulate_in(S, X, F, w)
-    S, X, F, w, W, Fc, dXc, dW, dFc = map(ready, (S, X, F, w, W, Fc, dXc, dW, dFc))
+    dtypes = [None if t is None else t.dtype for t in (S, X, F, w)]
+    given = widen(acc, S, X, F, w, W, Fc, dXc, dW, dFc)
+    S, X, F, w, W, Fc, dXc, dW, dFc = map(ready, given)
     dS = dX = dF = dw = None
     edges, width = None, 1
     if (dW is not None or dFc is not None) and (need_S or need_w):
@@ -156,7 +158,10 @@ def coarsen_bwd(
     if need_S:
         nodes = None if dXc is None else (X, dXc)
         dS = node_grad(S, nodes, edges, width, plan, coarse, acc)
-    return dS, dX, dF, dw
+    return tuple(
+        None if grad is None else grad.to(dtype)
+        for grad, dtype in zip((dS, dX, dF, dw), dtypes, strict=True)
+    )
 
 
 def lift_bwd(
@@ -164,6 +169,8 @@ def lift_bwd(
 ) -> tuple[Tensor | None, Tensor | None]:
     """Gradients of :func:`lift_fwd` w.r.t. ``S`` and ``Xc``, where needed."""
     acc = accumulate_in(S, Xc)
-    dS = node_grad(S, (dY, Xc), None, 1, plan, coarse, acc) if needs[0] else None
-    dXc = pool(S, dY, plan, coarse, acc) if needs[1] else None
+    dtypes = S.dtype, Xc.dtype
+    dY, S, Xc = widen(acc, dY, S, Xc)
+    dS = node_grad(S, (dY, Xc), None, 1, plan, coarse, acc).to(dtypes[0]) if needs[0] else None
+    dXc = pool(S, dY, plan, coarse, acc).to(dtypes[1]) if needs[1] else None
     return dS, dXc

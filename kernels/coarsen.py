@@ -13,7 +13,7 @@ from tritonpool.plan import Plan
 
 from .launch import launch, ready, target_of
 from .pool import pool
-from .precision import TRITON, convert, dot
+from .precision import TRITON, convert, dot, widen
 from .tiles import Tile, tile_for
 from .work import check_sizes, pair_tiles
 
@@ -188,7 +188,8 @@ def coarsen_fwd(
 ) -> tuple[Tensor, Tensor, Tensor | None]:
     """Pool nodes, edge weights and edge features (the formulas: :func:`tritonpool.coarsen`)."""
     acc = accumulate_in(S, X, F, w)
-    S, F, w = ready(S), ready(F), ready(w)
+    dtypes = X.dtype, None if F is None else F.dtype
+    S, X, F, w = map(ready, widen(acc, S, X, F, w))
     C = 0 if F is None else F.shape[1]
     check_sizes(plan, coarse, max(S.shape[1], X.shape[1]), max(S.shape[1], C))
     pairs = coarse.plan.num_edges
@@ -209,4 +210,5 @@ def coarsen_fwd(
         WIDE=is_wide(C, tile),
         **edge_arguments(S, C, w, plan, coarse, acc, tile),
     )
-    return pool(S, X, plan, coarse, acc), W, Fc
+    Fc = None if F is None else Fc.to(dtypes[1])
+    return pool(S, X, plan, coarse, acc).to(dtypes[0]), W, Fc

@@ -12,7 +12,7 @@ from tritonpool.dtypes import accumulate_in
 from tritonpool.plan import Plan
 
 from .launch import even_rows, launch, ready, target_of
-from .precision import TRITON, convert, dot
+from .precision import TRITON, convert, dot, widen
 from .tiles import tile_for
 from .work import check_sizes, cluster_tiles, node_tiles
 
@@ -170,4 +170,6 @@ def lift(
 def lift_fwd(S: Tensor, Xc: Tensor, plan: Plan, coarse: CoarsePlan) -> Tensor:
     """Bring cluster features back to the nodes (the formula: :func:`tritonpool.lift`)."""
     check_sizes(plan, coarse, max(S.shape[1], Xc.shape[1]), 0)
-    return lift(S, Xc, plan, coarse, accumulate_in(S, Xc), Xc.dtype)
+    acc, dtype = accumulate_in(S, Xc), Xc.dtype
+    S, Xc = widen(acc, S, Xc)
+    return lift(S, Xc, plan, coarse, acc, Xc.dtype).to(dtype)

@@ -5,10 +5,20 @@ from __future__ import annotations
 import torch
 import triton
 import triton.language as tl
+from torch import Tensor
 
-__all__ = ["TRITON", "convert", "dot", "split"]
+__all__ = ["TRITON", "convert", "dot", "split", "widen"]
 
+HALVES = torch.float16, torch.bfloat16
 TRITON = {torch.float32: tl.float32, torch.float64: tl.float64}
+
+
+def widen(acc: torch.dtype, *tensors: Tensor | None) -> list[Tensor | None]:
+    """The tensors, those in half precision in float32 if sums are formed in float64: Triton cannot
+    compile a float64 product that is fed from half precision."""
+    if acc != torch.float64:
+        return list(tensors)
+    return [t.float() if t is not None and t.dtype in HALVES else t for t in tensors]
 
 
 @triton.jit

@@ -204,7 +204,8 @@ def test_equals_the_reference():
 @pytest.mark.parametrize(
     ("own", "rest"),
     [(torch.float32, torch.bfloat16), (torch.float16, torch.float32),
-     (torch.float64, torch.float32), (torch.bfloat16, torch.float64)],
+     (torch.float64, torch.float32), (torch.bfloat16, torch.float64),
+     (torch.float64, torch.bfloat16), (torch.float64, torch.float16)],
 )  # fmt: skip
 def test_mixed_dtypes(own, rest):
     case = Case((9,), (20,), [5], 5, 3, 4, True, True, (own, rest, rest, rest))
