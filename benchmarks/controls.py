@@ -34,8 +34,8 @@ class _FixedRandom(DiffPool):
     """Scores drawn once for every place in a molecule's list of atoms: nothing to learn, and equal
     atoms at different places are told apart."""
 
-    def __init__(self, *sizes: object):
-        super().__init__(*sizes)
+    def __init__(self, *sizes: object, assignment: nn.Module):
+        super().__init__(*sizes, assignment=assignment)
         self.register_buffer("table", SCALE * torch.randn(MOST_ATOMS, self.max_clusters))
 
     def scores(self, graph: Graph) -> Tensor:
@@ -60,7 +60,8 @@ def _blocks(model: MPNN) -> list[DiffPoolMixin]:
 def _fixed_random(model: MPNN) -> MPNN:
     for block in _blocks(model):
         block.pools = nn.ModuleList(
-            _FixedRandom(p.in_channels, p.max_clusters, p.ratio, nn.Identity()) for p in block.pools
+            _FixedRandom(p.in_channels, p.max_clusters, p.ratio, assignment=nn.Identity())
+            for p in block.pools
         )
     return model
 
@@ -68,7 +69,8 @@ def _fixed_random(model: MPNN) -> MPNN:
 def _shuffled(model: MPNN) -> MPNN:
     for block in _blocks(model):
         block.pools = nn.ModuleList(
-            _Shuffled(p.in_channels, p.max_clusters, p.ratio, p.assignment) for p in block.pools
+            _Shuffled(p.in_channels, p.max_clusters, p.ratio, assignment=p.assignment)
+            for p in block.pools
         )
     return model
 
@@ -118,7 +120,8 @@ class _Fragments(DiffPool):
 def _fragments(model: MPNN) -> MPNN:
     for block in _blocks(model):
         block.pools = nn.ModuleList(
-            _Fragments(p.in_channels, p.max_clusters, p.ratio, nn.Identity()) for p in block.pools
+            _Fragments(p.in_channels, p.max_clusters, p.ratio, assignment=nn.Identity())
+            for p in block.pools
         )
     return model
 
@@ -135,7 +138,7 @@ class _NoBondFeatures(AssignmentPool):
 def _no_bond_features(model: MPNN) -> MPNN:
     for block in _blocks(model):
         block.pools = nn.ModuleList(
-            _NoBondFeatures(p.in_channels, p.max_clusters, p.ratio, p.assignment)
+            _NoBondFeatures(p.in_channels, p.max_clusters, p.ratio, assignment=p.assignment)
             for p in block.pools
         )
     return model

@@ -1,9 +1,11 @@
 """Correctness, then speed, on a GPU: ``python -m benchmarks.gpu``.
 
 Every case is first compared with the ``sparse`` backend in float64 on the CPU and with itself (two
-runs must agree bitwise). Then forward and backward are timed with the plan made beforehand, as the
-data loader makes it: by events over inputs that take turns, so that the cache is cold, and replayed
-from a CUDA graph. Rows are added to a CSV file with chip, driver, versions and commit.
+runs must agree bitwise, and the replay of a CUDA graph with a call). Then forward and backward are
+timed by events over inputs that take turns, so that the cache is cold, with all that depends on
+integers made beforehand; and replayed from a CUDA graph. PyG has no such plan: its rows, and those
+of ours "with the plan", make what they need in the timed call. Rows are added to a CSV file after
+each case, with chip, driver, versions and commit; a way that fails leaves a row without times.
 """
 
 from __future__ import annotations
@@ -39,7 +41,7 @@ CASES = {
     "1024 molecules, 300 bond features": {"number": 1024, "bond_features": 300},
 }
 TOLERANCE = {torch.float32: 1e-5, torch.bfloat16: 2e-2}
-COPIES = 4
+LEAST_COPIES = 4
 
 
 def _on(inputs: Inputs, device: str, dtype: torch.dtype | None = None) -> Inputs:
@@ -82,13 +84,20 @@ def prepare(inputs: Inputs, losses: bool, edges: bool) -> tuple[Callable, dict[s
     return run, held
 
 
+def _same(name: str, found: Tensor, expected: Tensor, what: str) -> None:
+    if not bool(found.isfinite().all()):
+        raise AssertionError(f"{name} is not finite")
+    if not torch.equal(found, expected):
+        raise AssertionError(f"{name} differs between {what}")
+
+
 def check(inputs: Inputs, device: str) -> dict[str, float]:
     """The relative error of every output and gradient on ``device``.
 
     Raises
     ------
     AssertionError
-        if two runs differ in a bit
+        if two runs differ in a bit, or a number is not finite
     """
     run, exact = prepare(_on(inputs, "cpu", torch.float64), True, True)
     with use_backend("sparse"):
@@ -99,8 +108,7 @@ def check(inputs: Inputs, device: str) -> dict[str, float]:
     run()
     errors = {}
     for name, value in first.items():
-        if not torch.equal(value, held[name]):
-            raise AssertionError(f"{name} differs between two runs")
+        _same(name, held[name], value, "two runs")
         expected = exact[name].detach()
         error = (value.cpu().double() - expected).square().mean().sqrt()
         errors[name] = float(error / expected.square().mean().sqrt())
@@ -133,8 +141,10 @@ def time_rotated(runs: list[Callable], device: str, rounds: int) -> list[float]:
     return [a.elapsed_time(b) for a, b in zip(marks, marks[1:], strict=False)]
 
 
-def _captured(run: Callable) -> Callable:
-    """The function as a CUDA graph to replay."""
+def _captured(run: Callable, held: dict[str, Tensor]) -> Callable:
+    """The function as a CUDA graph to replay, which gives the very tensors that a call gives."""
+    run()
+    expected = {name: value.detach().clone() for name, value in held.items()}
     stream = torch.cuda.Stream()
     stream.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(stream):
@@ -144,7 +154,29 @@ def _captured(run: Callable) -> Callable:
     graph = torch.cuda.CUDAGraph()
     with torch.cuda.graph(graph):
         run()
+    graph.replay()
+    for name, value in expected.items():
+        _same(name, held[name], value, "a call and a replay")
     return graph.replay
+
+
+def _copies(inputs: Inputs, device: str) -> int:
+    """How many inputs take turns: together they are four times what the card's cache holds."""
+    if device != "cuda":
+        return LEAST_COPIES
+    size = torch.cuda.get_device_properties(0).L2_cache_size
+    own = sum(getattr(inputs, name).nbytes for name in ("x", "edge_attr", "S", "edge_index"))
+    return min(64, max(LEAST_COPIES, -(-4 * size // own)))
+
+
+def _planning(inputs: Inputs) -> Callable:
+    """Forward and backward of the op with losses, from tensors to tensors: plan and work lists
+    are made anew."""
+
+    def run() -> None:
+        prepare(inputs, True, True)[0]()
+
+    return run
 
 
 def _peer(peer: Callable, inputs: Inputs) -> Callable:
@@ -157,25 +189,50 @@ def _peer(peer: Callable, inputs: Inputs) -> Callable:
 
 def measure(name: str, inputs: Inputs, device: str, rounds: int) -> list[dict]:
     """The rows of one case: ours eager and captured, with and without losses and gradient of the
-    bond features, and PyG with an einsum."""
-    copies = [_on(inputs, device) for _ in range(COPIES)]
-    ways: dict[str, list[Callable]] = {}
+    bond features, ours with the plan, and PyG with an einsum."""
+    copies = [_on(inputs, device) for _ in range(_copies(inputs, device))]
+    ways: dict[str, Callable[[], list[Callable]]] = {}
     for losses, edges in ((False, True), (False, False), (True, True)):
-        words = ["coarsen"] + ["losses"] * losses + ["no gradient of F"] * (not edges)
-        runs = [prepare(made, losses, edges)[0] for made in copies]
-        ways[", ".join(words)] = runs
+        words = ", ".join(["coarsen"] + ["losses"] * losses + ["no gradient of F"] * (not edges))
+
+        def eager(losses: bool = losses, edges: bool = edges) -> list[Callable]:
+            return [prepare(made, losses, edges)[0] for made in copies]
+
+        def captured(losses: bool = losses, edges: bool = edges) -> list[Callable]:
+            return [_captured(*prepare(made, losses, edges)) for made in copies]
+
+        ways[words] = eager
         if device == "cuda":
-            ways[", ".join(words) + ", CUDA graph"] = [_captured(run) for run in runs]
-    ways["PyG + einsum"] = [_peer(pyg_einsum, made) for made in copies]
+            ways[words + ", CUDA graph"] = captured
+    ways["coarsen, losses, with the plan"] = lambda: [_planning(made) for made in copies]
+    ways["PyG + einsum"] = lambda: [_peer(pyg_einsum, made) for made in copies]
     if device == "cuda":
-        ways["PyG + einsum, compiled"] = [_peer(pyg_einsum_compiled, made) for made in copies]
-    rows = []
-    for way, runs in ways.items():
-        times = sorted(time_rotated(runs, device, rounds))
-        low, high = times[len(times) // 5], times[-1 - len(times) // 5]
-        row = {"case": name, "way": way, "ms": statistics.median(times), "p20": low, "p80": high}
-        rows.append({key: round(v, 5) if isinstance(v, float) else v for key, v in row.items()})
-    return rows
+        ways["PyG + einsum, compiled"] = lambda: [_peer(pyg_einsum_compiled, m) for m in copies]
+    return [_row(name, way, make, device, rounds) for way, make in ways.items()]
+
+
+def _row(name: str, way: str, make: Callable, device: str, rounds: int) -> dict:
+    """Median and quantiles, or what went wrong: a peer may well need more memory than there is."""
+    row = {"case": name, "way": way, "ms": None, "p20": None, "p80": None, "error": ""}
+    try:
+        times = sorted(time_rotated(make(), device, rounds))
+    except RuntimeError as error:  # out of memory is one, too
+        return {**row, "error": f"{type(error).__name__}: {str(error).splitlines()[0][:100]}"}
+    finally:
+        if device == "cuda":
+            torch.cuda.empty_cache()
+    low, high = times[len(times) // 5], times[-1 - len(times) // 5]
+    found = {"ms": statistics.median(times), "p20": low, "p80": high}
+    return {**row, **{key: round(value, 5) for key, value in found.items()}}
+
+
+def _add(path: Path, rows: list[dict]) -> None:
+    new = not path.exists()
+    with path.open("a", newline="") as file:
+        writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
+        if new:
+            writer.writeheader()
+        writer.writerows(rows)
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -189,7 +246,9 @@ def main(arguments: list[str] | None = None) -> int:
         print("torch finds no GPU; --device cpu tries the script on the CPU", file=sys.stderr)
         return 2
     where = {k: v for k, v in machine().items() if k != "threads"}
-    rows, worst = [], 0.0
+    if args.device == "cpu":
+        where["chip"] = "CPU"
+    worst, failed = 0.0, False
     for name in args.cases:
         inputs = make_inputs(**CASES[name])
         errors = check(inputs, args.device)
@@ -197,16 +256,12 @@ def main(arguments: list[str] | None = None) -> int:
         print(name, {key: f"{value:.1e}" for key, value in errors.items()}, flush=True)
         found = measure(name, inputs, args.device, args.rounds)
         for row in found:
-            print("  {way:45} {ms:9.4f} ms ({p20:.4f} to {p80:.4f})".format(**row), flush=True)
-        rows += [{**row, "device": args.device, **where} for row in found]
-    new = not args.output.exists()
-    with args.output.open("a", newline="") as file:
-        writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
-        if new:
-            writer.writeheader()
-        writer.writerows(rows)
+            times = "{ms:9.4f} ms ({p20:.4f} to {p80:.4f})"
+            print(f"  {row['way']:45}", row["error"] or times.format(**row), flush=True)
+            failed |= bool(row["error"]) and not row["way"].startswith("PyG")
+        _add(args.output, [{**row, "device": args.device, **where} for row in found])
     print(f"largest error over what is allowed: {worst:.2f}")
-    return int(worst > 1)
+    return int(worst > 1 or failed)
 
 
 if __name__ == "__main__":

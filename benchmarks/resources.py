@@ -163,6 +163,13 @@ def _source(build: Build) -> Any:
     return ASTSource(build.kernel, signature, dict(build.constants), attributes)
 
 
+def _is_single(build: Build) -> bool:
+    """Whether sums are formed in float32."""
+    from tritonpool.kernels.precision import TRITON
+
+    return dict(build.constants).get("ACC") == TRITON[torch.float32]
+
+
 def _number(pattern: str, text: str) -> int:
     return sum(int(n) for n in re.findall(pattern, text))
 
@@ -274,7 +281,9 @@ def main(arguments: list[str] | None = None) -> int:
 
     wanted = [b for b in builds(tuple(args.target or TARGETS)) if args.kernel in b.name]
     if args.one:
-        fullest = sorted(wanted, key=lambda b: sum(value is True for _, value in b.constants))
+        fullest = sorted(
+            wanted, key=lambda b: (sum(v is True for _, v in b.constants), _is_single(b))
+        )
         wanted = list({(b.name, b.target): b for b in fullest}.values())
     rows, bad = [], []
     for row in compile_all(wanted, args.jobs):

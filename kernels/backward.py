@@ -45,7 +45,7 @@ def _edge_grads(
     E, K = plan.num_edges, S.shape[1]
     tile = tile_for("coarsen_bwd_assignment", acc, target_of(S), C)
     width = tile.blocks["BQ"]
-    slices = triton.cdiv(K, width)
+    slices = max(1, triton.cdiv(coarse.max_clusters, width))
     out = S.new_empty(slices, E, K, dtype=acc)
     into = S.new_empty(E, K, dtype=acc)
     share = S.new_empty(slices, E, dtype=acc) if need_w else out
@@ -170,7 +170,7 @@ def lift_bwd(
     """Gradients of :func:`lift_fwd` w.r.t. ``S`` and ``Xc``, where needed."""
     acc = accumulate_in(S, Xc)
     dtypes = S.dtype, Xc.dtype
-    dY, S, Xc = widen(acc, dY, S, Xc)
+    dY, S, Xc = map(ready, widen(acc, dY, S, Xc))
     dS = node_grad(S, (dY, Xc), None, 1, plan, coarse, acc).to(dtypes[0]) if needs[0] else None
     dXc = pool(S, dY, plan, coarse, acc).to(dtypes[1]) if needs[1] else None
     return dS, dXc

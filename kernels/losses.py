@@ -201,7 +201,8 @@ def losses_fwd(
     check_sizes(plan, coarse, S.shape[1], 0)
     tile = tile_for("losses_fwd", EXACT, target_of(S))
     items = node_tiles(plan, coarse, tile.blocks["BV"])
-    square, scale, entropy = S.new_empty(3, plan.num_nodes, dtype=EXACT)
+    # each by itself: a row of one tensor need not start at a multiple of 16 bytes
+    square, scale, entropy = (S.new_empty(plan.num_nodes, dtype=EXACT) for _ in range(3))
     launch(
         losses_fwd_kernel,
         (items.shape[0],),
@@ -213,7 +214,7 @@ def losses_fwd(
         HAS_W=w is not None,
         **loss_arguments(S, w, plan, coarse),
     )
-    r2, ent = S.new_empty(2, plan.num_graphs, dtype=weight_dtype(S, w))
+    r2, ent = (S.new_empty(plan.num_graphs, dtype=weight_dtype(S, w)) for _ in range(2))
     launch(
         losses_total_kernel,
         (plan.num_graphs,),

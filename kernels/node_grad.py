@@ -152,7 +152,7 @@ def node_grad(
     D = X.shape[1]
     tile = tile_for("node_grad", acc, target_of(S))
     items = node_tiles(plan, coarse, tile.blocks["BV"])
-    dS = torch.empty_like(S)
+    dS = torch.empty_like(S, memory_format=torch.contiguous_format)
     launch(
         node_grad_kernel,
         (items.shape[0], triton.cdiv(K, tile.blocks["BK"])),

@@ -81,13 +81,15 @@ def check_sizes(plan: Plan, coarse: CoarsePlan, node_width: int, edge_width: int
     Raises
     ------
     ValueError
-        if a graph's nodes times ``node_width`` or its edges times ``edge_width`` reach 2^31
+        if a graph's nodes or clusters times ``node_width``, or its edges or pairs of clusters times
+        ``edge_width``, reach 2^31
     """
     if "largest" not in coarse._items:
-        sizes = (plan.nodes, plan.edges)
+        sizes = plan.nodes, coarse.clusters, plan.edges, coarse.clusters**2
         coarse._items["largest"] = [int(t.max()) if t.numel() else 0 for t in sizes]
-    widths = (node_width, edge_width)
-    for what, n, width in zip(("nodes", "edges"), coarse._items["largest"], widths, strict=True):
+    whats = "nodes", "clusters", "edges", "pairs of clusters"
+    widths = node_width, node_width, edge_width, edge_width
+    for what, n, width in zip(whats, coarse._items["largest"], widths, strict=True):
         if n * width >= 2**31:
             raise ValueError(
                 f"a graph has {n} {what} with {width} columns each, and the Triton backend reaches "

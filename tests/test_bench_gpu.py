@@ -29,11 +29,13 @@ def test_rows_are_added(tmp_path, capsys):
     with path.open(newline="") as file:
         rows = list(csv.DictReader(file))
     ways = {"coarsen", "coarsen, no gradient of F", "coarsen, losses", "PyG + einsum"}
+    ways.add("coarsen, losses, with the plan")
     assert len(rows) == 2 * 2 * len(ways)
     assert {(row["case"], row["way"]) for row in rows} == {(c, w) for c in TINY for w in ways}
     for row in rows:
         assert 0 < float(row["p20"]) <= float(row["ms"]) <= float(row["p80"])
         assert row["torch"] == torch.__version__ and row["commit"] and row["device"] == "cpu"
+        assert not row["error"] and row["chip"] == "CPU"
 
 
 def test_a_wrong_result_is_an_error(tmp_path, monkeypatch):
@@ -58,6 +60,28 @@ def test_two_runs_that_differ_are_an_error(monkeypatch):
     monkeypatch.setattr(sparse, "gather_sum", noisy)
     with pytest.raises(AssertionError, match="differs between two runs"):
         gpu.check(make_inputs(**TINY["tiny"]), "cpu")
+
+
+def test_a_way_that_fails_leaves_a_row_and_the_others(tmp_path, monkeypatch):
+    def broken(inputs):
+        raise torch.OutOfMemoryError("Tried to allocate 99 GiB.")
+
+    path = tmp_path / "gpu.csv"
+    words = ["--device", "cpu", "--cases", "tiny", "--rounds", "2", "--output", str(path)]
+    monkeypatch.setattr(gpu, "pyg_einsum", broken)
+    assert gpu.main(words) == 0  # a peer's failure is not ours
+    with path.open(newline="") as file:
+        rows = {row["way"]: row for row in csv.DictReader(file)}
+    assert rows["PyG + einsum"]["error"] == "OutOfMemoryError: Tried to allocate 99 GiB."
+    assert float(rows["coarsen"]["ms"]) > 0 and not rows["PyG + einsum"]["ms"]
+    monkeypatch.setattr(gpu, "_planning", broken)
+    assert gpu.main(words) == 1
+
+
+def test_numbers_that_are_not_finite_are_an_error():
+    nan = torch.tensor([float("nan")])
+    with pytest.raises(AssertionError, match="dS is not finite"):
+        gpu._same("dS", nan, nan, "two runs")
 
 
 def test_gradients_and_losses_only_where_asked():

@@ -17,13 +17,13 @@ def test_first_scores_differ_whatever_the_scale(scores: type, scale: float):
     graph = Graph(x, torch.stack([src, src + 1]))
     found = scores(32, 8)(graph)
     assert 0.5 < found.std(0).mean() < 1.5
-    pool = AssignmentPool(32, 8, 1.0, scores(32, 8))
+    pool = AssignmentPool(32, 8, 1.0, assignment=scores(32, 8))
     _, S, _ = pool(graph)
     assert 0.2 < S.amax(1).mean() < 0.7  # neither uniform (0.125) nor decided
 
 
 def test_reset_parameters_keeps_the_scale():
-    pool = AssignmentPool(32, 8, 1.0, NodeScores(32, 8))
+    pool = AssignmentPool(32, 8, 1.0, assignment=NodeScores(32, 8))
     before = pool.assignment.scores.weight.clone()
     pool.reset_parameters()
     after = pool.assignment.scores.weight.detach()

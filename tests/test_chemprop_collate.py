@@ -22,6 +22,8 @@ from molecules import MOLECULES, POLYMERS, REACTIONS, dataset, target
 
 from tritonpool.chemprop import DiffPoolBondMessagePassing
 from tritonpool.chemprop.collate import PlannedMolGraph, build_dataloader
+from tritonpool.chemprop.settings import DiffPoolSettings
+from tritonpool.coarse_plan import CoarsePlan
 from tritonpool.plan import Plan
 
 
@@ -136,3 +138,17 @@ def test_the_loader_pins_batches_for_the_gpu():
     assert all(getattr(batch.bmg, name).is_pinned() for name in ("V", "E", "edge_index", "batch"))
     batch.bmg.to("cuda")
     assert batch.bmg.V.is_cuda and batch.bmg.plan.device.type == "cuda"
+
+
+def test_the_loader_plans_the_coarse_graphs_too(monkeypatch: pytest.MonkeyPatch):
+    settings = DiffPoolSettings(ratio=0.5, levels=2, max_clusters=6)
+    both = [dataset(MOLECULES[:6]), dataset(POLYMERS[:6])]
+    planned = next(iter(build_dataloader(both[1], shuffle=False, settings=settings))).bmg
+    components = next(
+        iter(build_dataloader(MulticomponentDataset(both), shuffle=False, settings=settings))
+    )
+    assert all(bmg.plan._coarse for bmg in components.bmgs)
+    mp = DiffPoolBondMessagePassing(d_h=16, ratio=0.5, levels=2, max_clusters=6).eval()
+    expected = mp(next(iter(stock_dataloader(both[1], shuffle=False))).bmg)
+    monkeypatch.setattr(CoarsePlan, "build", lambda *_: pytest.fail("planned in forward"))
+    assert torch.equal(mp(planned), expected)

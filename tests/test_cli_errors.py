@@ -6,6 +6,8 @@ import re
 import pytest
 import torch
 from cli_tools import SHORT, SMALL, train, tritonpool, write_table
+from lightning import pytorch as pl
+from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from tritonpool.cli.fit import make_model
 
@@ -41,7 +43,10 @@ OPTIONS = [
     (("--diffpool-ratio", "nan"), "argument --diffpool-ratio: must be above 0 and at most 1, got"),
     (("--diffpool-ratio", "x"), "argument --diffpool-ratio: must be above 0 and at most 1, got 'x"),
     (("--diffpool-levels", -1), "argument --diffpool-levels: must be a whole number at least 0"),
-    (("--diffpool-max-clusters", 0), "argument --diffpool-max-clusters: must be a whole number at"),
+    (
+        ("--diffpool-max-clusters", 0),
+        "argument --diffpool-max-clusters: must be a whole number from 1 to 4096",
+    ),
     (("--diffpool-hidden-dim", 0), "argument --diffpool-hidden-dim: must be a whole number at lea"),
     (("--diffpool-depth", 0), "argument --diffpool-depth: must be a whole number at least 1, got"),
     (("--diffpool-link-weight", -1), "argument --diffpool-link-weight: must be a number of 0 or m"),
@@ -61,6 +66,14 @@ OPTIONS = [
     (
         ("--diffpool-levels", 0, "--diffpool-ratio", 0.25),
         "argument --diffpool-ratio: not allowed with --diffpool-levels 0",
+    ),
+    (
+        ("--loss-function", "evidential"),
+        "argument --loss-function: 'evidential' needs --task-type regression-evidential, but that",
+    ),
+    (
+        ("--task-type", "classification", "--loss-function", "dirichlet"),
+        "argument --loss-function: 'dirichlet' needs --task-type classification-dirichlet or mult",
     ),
     (("-v", "-q"), "argument -q: not allowed with argument -v"),
     (("--freeze-encoder",), "`--freeze-encoder` can only be used when `--checkpoint` is used."),
@@ -124,7 +137,16 @@ FILES = {
         "smiles,y\nCC,1\nCCC,2\nCCCC,inf\n",
         "'{data}', row 3 below the header: the value 'inf' in column 'y' is not a finite number",
     ),
-    "only gaps as targets": ("smiles,y\nCC,\nCCC,\n", "'{data}' has no value in ['y']"),
+    "only gaps as targets": ("smiles,y\nCC,\nCCC,\n", "'{data}' has no value in column 'y'"),
+    "one target without values": (
+        "smiles,y,z\nCC,1,\nCCC,2,\n",
+        "'{data}' has no value in column 'z'",
+    ),
+    "numbers as SMILES": (
+        "smiles,y\n1,1\n2,2\n3,3\n",
+        "'{data}', row 1 below the header: the SMILES 1 in column 'smiles' is a number, not a text",
+    ),
+    "two rows": ("smiles,y\nCC,1\nCCC,2\n", "'{data}' has 2 rows, too few to be split by"),
 }
 
 
@@ -134,6 +156,57 @@ def test_wrong_files_have_code_1(refused, tmp_path, case):
     data = tmp_path / "data.csv"
     data.write_text(text)
     assert refused(data, code=1).startswith(message.format(data=data))
+
+
+@pytest.mark.parametrize(
+    ("task", "labels", "message"),
+    [
+        (
+            "classification",
+            "0 1 2",
+            "row 3 below the header: the value '2' in column 'y' is no class",
+        ),
+        ("classification-dirichlet", "0 0.5", "row 2 below the header: the value '0.5' in column"),
+        (
+            "multiclass",
+            "0 2 3",
+            "no class; --task-type multiclass needs a whole number from 0 to 2",
+        ),
+        ("multiclass", "0 -1", "row 2 below the header: the value '-1' in column 'y' is no class"),
+    ],
+)
+def test_labels_that_are_no_classes(refused, tmp_path, task, labels, message):
+    data = tmp_path / "data.csv"
+    data.write_text("smiles,y\n" + "".join(f"CC,{label}\n" for label in labels.split()))
+    small = [word for word in SMALL + SHORT if word not in ("--task-type", "regression")]
+    assert message in refused(data, "--task-type", task, code=1, small=small)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("{", "cannot be read as JSON"),
+        ("[]", "must be a list of objects with train, val, test"),
+        ('[{"train": [0], "val": [1]}]', "have no 'test' in split 0"),
+        ('[{"train": [0], "val": [-1], "test": [2]}]', "name row -1 in 'val' of split 0, but the"),
+        ('[{"train": "0-39", "val": [40], "test": [2]}]', "name row 40 in 'val' of split 0, but"),
+        ('[{"train": "a", "val": [1], "test": [2]}]', "name row 'a' in 'train' of split 0"),
+        ('[{"train": "0-3", "val": [4], "test": [2]}]', "have row 2 in two parts of split 0"),
+    ],
+)
+def test_wrong_splits(refused, data, tmp_path, text, message):
+    (tmp_path / "splits.json").write_text(text)
+    found = refused(data, "--splits-file", tmp_path / "splits.json", code=1)
+    assert found.startswith(f"the splits in '{tmp_path / 'splits.json'}' {message}")
+
+
+def test_a_terminated_training_is_no_success(data, tmp_path, capsys, monkeypatch):
+    def terminated(*_, **__):
+        raise SIGTERMException
+
+    monkeypatch.setattr(pl.Trainer, "fit", terminated)
+    assert train(data, tmp_path / "out") == 1
+    assert "stopped by SIGTERM; --resume goes on with it" in capsys.readouterr().err
 
 
 def test_wrong_reaction(refused, tmp_path):

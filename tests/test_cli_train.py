@@ -19,6 +19,7 @@ from cli_tools import (
     tritonpool,
     write_table,
 )
+from lightning import pytorch as pl
 
 from tritonpool.chemprop import (
     DiffPoolAtomMessagePassing,
@@ -285,3 +286,16 @@ def test_insulator_polymers(tmp_path, insulator_csv):
     assert train(tmp_path / "data.csv", tmp_path / "out", *words) == 0
     saved = pd.read_csv(tmp_path / "out/model_0/test_predictions.csv")["bandgap_chain"]
     assert saved.between(-5, 15).all()
+
+
+def test_a_seeded_training_fills_no_memory_and_leaves_the_setting(tmp_path, monkeypatch):
+    seen, settings, fit = [], torch.utils.deterministic, pl.Trainer.fit
+
+    def watched(*args, **kwargs):
+        seen.append(settings.fill_uninitialized_memory)
+        return fit(*args, **kwargs)
+
+    monkeypatch.setattr(pl.Trainer, "fit", watched)
+    monkeypatch.setattr(settings, "fill_uninitialized_memory", True)
+    assert train(write_table(tmp_path / "data.csv"), tmp_path / "out") == 0
+    assert seen == [False] and settings.fill_uninitialized_memory

@@ -102,11 +102,14 @@ def test_any_network_can_assign():
 @pytest.mark.parametrize(
     "arguments, message",
     [
-        ({"ratio": 0}, r"ratio must be above 0 and at most 1, but is 0"),
-        ({"ratio": 1.5}, "ratio must be above 0 and at most 1, but is 1.5"),
-        ({"ratio": float("nan")}, "ratio must be above 0 and at most 1, but is nan"),
-        ({"max_clusters": 0}, "max_clusters must be at least 1, but is 0"),
-        ({"in_channels": 0}, "in_channels must be at least 1, but is 0"),
+        ({"ratio": 0}, r"ratio must be a number above 0 and at most 1, but is 0"),
+        ({"ratio": 1.5}, "ratio must be a number above 0 and at most 1, but is 1.5"),
+        ({"ratio": float("nan")}, "ratio must be a number above 0 and at most 1, but is nan"),
+        ({"max_clusters": 0}, "max_clusters must be an int of at least 1, but is 0"),
+        ({"ratio": "a"}, "ratio must be a number above 0 and at most 1, but is 'a'"),
+        ({"max_clusters": None}, "max_clusters must be an int of at least 1, but is None"),
+        ({"assignment": "mlp"}, "assignment must be a module or None, but is str"),
+        ({"in_channels": 0}, "in_channels must be an int of at least 1, but is 0"),
     ],
 )
 def test_bad_settings_are_named(arguments, message):
@@ -162,3 +165,43 @@ def test_a_compiled_model_pools_between_its_compiled_parts():
     found = outcome(torch.compile(layer, backend="aot_eager"))
     for a, b in zip(found, expected, strict=True):
         torch.testing.assert_close(a, b)
+
+
+def test_the_gradient_of_the_link_loss_reaches_the_largest_weight():
+    layer = DiffPool(5, max_clusters=4, ratio=0.5).double()
+    given = batch(torch.float64)
+    w = given.edge_weight.clamp(min=0.2).requires_grad_()
+
+    def link(weight):
+        return layer(given.replace(edge_weight=weight))[2]["link"]
+
+    assert torch.autograd.gradcheck(link, w)
+
+
+def test_weights_of_a_single_graph_need_no_batch_vector():
+    layer = DiffPool(5, max_clusters=4, ratio=0.5)
+    edges, w = torch.tensor([[0, 1], [1, 0]]), torch.tensor([0.5, 2.0])
+    x = torch.randn(2, 5)
+    alone = layer(Graph(x, edges, None, w))
+    named = layer(Graph(x, edges, None, w, torch.zeros(2, dtype=torch.int64)))
+    assert torch.equal(alone[2]["link"], named[2]["link"])
+
+
+def test_a_coarse_graph_may_keep_the_bonds_inside_a_cluster():
+    given = batch()
+    kept, S, _ = DiffPool(5, 4, 0.5, drop_self_loops=False)(given)
+    expected = tritonpool.coarsen(given, S, kept.plan.nodes, drop_self_loops=False)
+    assert torch.equal(kept.edge_index, expected.edge_index) and kept.num_edges == 9 + 1 + 16
+    torch.testing.assert_close(kept.edge_weight, expected.edge_weight)
+
+
+def test_states_that_are_not_finite_are_named():
+    given = batch()
+    wrong = given.replace(x=given.x.index_fill(0, torch.tensor([3]), torch.nan))
+    layer = DiffPool(5, 4, 0.5)
+    with pytest.raises(ValueError, match="graph.x holds NaN or infinity: look at the inputs"):
+        layer(wrong)
+    with torch.no_grad():
+        layer.assignment[0].bias.fill_(torch.inf)
+    with pytest.raises(ValueError, match="the scores hold NaN or infinity"):
+        layer(given)

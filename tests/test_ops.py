@@ -230,3 +230,70 @@ def test_nothing_is_warned_about(recwarn):
 def test_public_names():
     expected = {"DiffPool", "Graph", "coarsen", "entropy_loss", "lift", "link_loss", "use_backend"}
     assert set(tritonpool.__all__) == expected
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_memory_may_lie_any_way(backend):
+    sample = make_sample([9, 8], [30, 20], [4, 5], K=5).to(torch.float64)
+    graph, clusters = sample.graph, sample.clusters
+    Xc = torch.randn(9, 3, dtype=torch.float64)
+
+    def outcome(lay):
+        S, x, F, y = (lay(t).requires_grad_() for t in (sample.S, graph.x, graph.edge_attr, Xc))
+        given = graph.replace(x=x, edge_attr=F)
+        coarse = coarsen(given, S, clusters, backend=backend)
+        back = lift(y, given, S, clusters, backend=backend)
+        losses = assignment_losses(given, S, clusters, backend=backend)
+        # sums send expanded gradients, whose entries share their memory
+        total = coarse.x.sum() + coarse.edge_attr.sum() + back.pow(2).sum() + sum(losses)
+        return torch.autograd.grad(total, (S, x, F, y))
+
+    expected = outcome(lambda t: t.clone())
+    for lay in (lambda t: t.t().clone().t(), lambda t: torch.cat([t, t], 1)[:, : t.shape[1]]):
+        for found, right in zip(outcome(lay), expected, strict=True):
+            torch.testing.assert_close(found, right)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_no_clusters_and_no_features(backend, dtype):
+    graph = make_sample([3, 2], [4, 2], [2, 1], K=2).to(dtype).graph
+    none = coarsen(graph, torch.zeros(5, 2, dtype=dtype), [0, 0], backend=backend)
+    assert none.x.shape == (0, 3) and none.edge_attr.shape == (0, 2)
+    S = torch.full((5, 1), 1.0, dtype=dtype, requires_grad=True)
+    narrow = coarsen(graph.replace(x=graph.x[:, :0]), S, backend=backend)
+    assert narrow.x.shape == (2, 0)
+    narrow.edge_weight.sum().backward()
+    assert S.grad.isfinite().all()
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        ((None, S), "graph must be a tritonpool.Graph, but is NoneType"),
+        ((GRAPH, S, "21"), "clusters must hold one integer for each of the 2 graphs, but is '21'"),
+        ((GRAPH, S, [2, [1]]), r"clusters must hold one integer for each .* but is \[2, \[1\]\]"),
+        ((GRAPH, S, [2**70, 1]), "clusters must hold one integer for each of the 2 graphs"),
+    ],
+)
+def test_other_things_than_tensors_are_named(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        coarsen(*arguments)
+    with pytest.raises(ValueError, match="coarse_x must be a tensor, but is list"):
+        lift([1.0], GRAPH, S, C)
+
+
+def test_a_backward_without_any_gradient_is_none():
+    class Silent(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx, value):
+            return value.clone()
+
+        @staticmethod
+        def backward(ctx, grad):
+            return None
+
+    S = torch.rand(3, 2, requires_grad=True)
+    coarse = coarsen(Graph(torch.randn(3, 2), torch.zeros(2, 0, dtype=torch.int64)), S)
+    (Silent.apply(coarse.x).sum() + S.sum()).backward()
+    assert torch.equal(S.grad, torch.ones(3, 2))

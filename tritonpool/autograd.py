@@ -19,8 +19,10 @@ def _full_precision(function):
 
     @wraps(function)
     def run(ctx, *args):
-        device = next(a.device.type for a in args if isinstance(a, Tensor))
-        with torch.autocast(device, enabled=False):
+        found = next((a for a in args if isinstance(a, Tensor)), None)
+        if found is None:  # backward without any gradient
+            return function(ctx, *args)
+        with torch.autocast(found.device.type, enabled=False):
             return function(ctx, *args)
 
     return run

@@ -42,7 +42,12 @@ def check_clusters(graph: Graph, S: Tensor, clusters: Tensor | Sequence[int] | N
     G = graph.num_graphs
     if clusters is None:
         return torch.full((G,), K)
-    counts = torch.as_tensor(clusters)
+    try:
+        counts = torch.as_tensor(clusters)
+    except (TypeError, ValueError, RuntimeError):  # text, ragged lists, too large numbers
+        raise ValueError(
+            f"clusters must hold one integer for each of the {G} graphs, but is {clusters!r}"
+        ) from None
     if not counts.numel():  # an empty list makes a float tensor
         counts = counts.long()
     if counts.shape != (G,) or counts.is_floating_point() or counts.dtype == torch.bool:
@@ -68,9 +73,10 @@ def check_assignment(S: Tensor, plan: Plan, coarse: CoarsePlan) -> None:
     ValueError
         if ``S`` holds NaN, a negative entry, or a nonzero entry beyond its graph's clusters
     """
+    S = S.detach()
     if not S.numel():
         return
-    low = S.detach().amin()
+    low = S.amin()
     if not bool(low >= 0):  # NaN fails this too
         if bool(torch.isnan(S).any()):
             row = int(torch.isnan(S).any(1).nonzero()[0])
@@ -80,7 +86,7 @@ def check_assignment(S: Tensor, plan: Plan, coarse: CoarsePlan) -> None:
     if int(coarse.clusters.min()) == S.shape[1]:
         return
     used = used_entries(plan, coarse, S.shape[1])
-    wrong = S.detach().masked_fill(used, 0)
+    wrong = S.masked_fill(used, 0)
     if bool(wrong.any()):
         i, p = (int(v) for v in wrong.nonzero()[0])
         raise ValueError(
@@ -109,4 +115,5 @@ def check_weights(w: Tensor | None) -> None:
     """
     if w is not None and w.numel() and not bool(w.detach().amin() >= 0):
         e = int((~(w >= 0)).nonzero()[0])
-        raise ValueError(f"edge_weight must be at least 0, but edge_weight[{e}] is {float(w[e]):g}")
+        value = float(w.detach()[e])
+        raise ValueError(f"edge_weight must be at least 0, but edge_weight[{e}] is {value:g}")

@@ -51,7 +51,7 @@ class CoarsePlan:
     @property
     def max_clusters(self) -> int:
         """The most clusters of any graph in this batch."""
-        return int(self.clusters.max()) if self.clusters.numel() else 0
+        return int(self.clusters.numpy().max(initial=0))
 
     @classmethod
     def build(cls, clusters: Tensor, drop_self_loops: bool) -> CoarsePlan:

@@ -34,8 +34,8 @@ def _weights_up_to_one(graph: Graph) -> Graph:
     w = graph.edge_weight
     if w is None or not w.numel():
         return graph
-    of = graph.batch[graph.edge_index[0]]
-    largest = w.detach().new_zeros(graph.num_graphs).scatter_reduce(0, of, w.detach(), "amax")
+    of = graph.plan.batch.index_select(0, graph.edge_index[0])
+    largest = w.new_zeros(graph.num_graphs).scatter_reduce(0, of, w, "amax")
     return graph.replace(edge_weight=w / largest.clamp(min=torch.finfo(w.dtype).tiny)[of])
 
 
@@ -78,16 +78,21 @@ class DiffPool(nn.Module):
         in_channels: int,
         max_clusters: int,
         ratio: float = 0.25,
+        *,
         assignment: nn.Module | None = None,
         drop_self_loops: bool = True,
     ):
         super().__init__()
-        if in_channels < 1:
-            raise ValueError(f"in_channels must be at least 1, but is {in_channels}")
-        if max_clusters < 1:
-            raise ValueError(f"max_clusters must be at least 1, but is {max_clusters}")
-        if not 0 < ratio <= 1:
-            raise ValueError(f"ratio must be above 0 and at most 1, but is {ratio}")
+        for name, value in (("in_channels", in_channels), ("max_clusters", max_clusters)):
+            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+                raise ValueError(f"{name} must be an int of at least 1, but is {value!r}")
+        number = isinstance(ratio, (int, float)) and not isinstance(ratio, bool)
+        if not (number and 0 < ratio <= 1):
+            raise ValueError(f"ratio must be a number above 0 and at most 1, but is {ratio!r}")
+        if not (assignment is None or isinstance(assignment, nn.Module)):
+            raise ValueError(
+                f"assignment must be a module or None, but is {type(assignment).__name__}"
+            )
         self.in_channels = in_channels
         self.max_clusters = max_clusters
         self.ratio = ratio
@@ -158,7 +163,8 @@ class DiffPool(nn.Module):
         Raises
         ------
         ValueError
-            if ``hard`` is used in training mode, or if a shape does not fit
+            if ``hard`` is used in training mode, if a shape does not fit, or, for tensors on the
+            CPU, if a score is not finite
         """
         if hard and self.training:
             raise ValueError("hard=True has no gradient and is for inference: call eval() first")
@@ -169,7 +175,13 @@ class DiffPool(nn.Module):
             )
         counts = self.counts(graph)
         coarse = coarse_plan(graph.plan, counts, self.drop_self_loops)
-        S = masked_softmax(self.scores(graph), coarse.counts[graph.plan.batch])
+        logits = self.scores(graph)
+        if logits.device.type == "cpu" and not bool(logits.detach().isfinite().all()):
+            what = "graph.x holds" if not bool(graph.x.isfinite().all()) else "the scores hold"
+            raise ValueError(
+                f"{what} NaN or infinity: look at the inputs, and whether the training diverges"
+            )
+        S = masked_softmax(logits, coarse.counts[graph.plan.batch])
         if hard:
             S = torch.zeros_like(S).scatter_(1, S.argmax(1, keepdim=True), 1)
         pooled = graph if z is None else graph.replace(x=z)

@@ -61,8 +61,14 @@ class Graph:
         batch: Tensor | None = None,
         num_graphs: int | None = None,
     ):
-        for name, value in (("x", x), ("edge_index", edge_index)):
-            _check(isinstance(value, Tensor), name, type(value).__name__, "a tensor")
+        needed = {"x": x, "edge_index": edge_index}
+        others = {"edge_attr": edge_attr, "edge_weight": edge_weight, "batch": batch}
+        for name, value in {**needed, **others}.items():
+            ok = isinstance(value, Tensor) or (value is None and name in others)
+            what = "a tensor" if name in needed else "a tensor or None"
+            _check(ok, name, type(value).__name__, what)
+            dense = value is None or value.layout == torch.strided
+            _check(dense, name, value, "a dense tensor")
         _check(x.dim() == 2 and x.is_floating_point(), "x", x, "a floating-point V x D tensor")
         ok = edge_index.dim() == 2 and edge_index.shape[0] == 2 and edge_index.dtype == torch.int64
         _check(ok, "edge_index", edge_index, "an int64 2 x E tensor")
@@ -76,19 +82,16 @@ class Graph:
         if batch is not None:
             ok = batch.shape == (V,) and batch.dtype == torch.int64
             _check(ok, "batch", batch, f"an int64 tensor of shape ({V},)")
-        others = {
-            "edge_index": edge_index,
-            "edge_attr": edge_attr,
-            "edge_weight": edge_weight,
-            "batch": batch,
-        }
-        for name, value in others.items():
+        for name, value in {"edge_index": edge_index, **others}.items():
             if value is not None and value.device != x.device:
                 raise ValueError(f"{name} is on {value.device}, but x is on {x.device}")
         if num_graphs is None:
             num_graphs = 1 if batch is None else int(batch[-1]) + 1 if V else 0
         _check(
-            isinstance(num_graphs, int) and num_graphs >= 0, "num_graphs", num_graphs, "an int >= 0"
+            isinstance(num_graphs, int) and not isinstance(num_graphs, bool) and num_graphs >= 0,
+            "num_graphs",
+            num_graphs,
+            "an int >= 0",
         )
         self.x = x
         self.edge_index = edge_index

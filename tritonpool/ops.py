@@ -19,6 +19,8 @@ def prepare(
     graph: Graph, S: Tensor, clusters: Tensor | Sequence[int] | None, drop_self_loops: bool = True
 ) -> CoarsePlan:
     """Check an assignment as far as no device has to be waited for, and plan its coarse graph."""
+    if not isinstance(graph, Graph):
+        raise ValueError(f"graph must be a tritonpool.Graph, but is {type(graph).__name__}")
     counts = check_clusters(graph, S, clusters)
     plan = graph.plan
     coarse = coarse_plan(plan, counts, drop_self_loops)
@@ -145,6 +147,8 @@ def lift(
         as for :func:`coarsen`, and if ``coarse_x`` has not one row for each cluster
     """
     coarse = prepare(graph, S, clusters)
+    if not isinstance(coarse_x, Tensor):
+        raise ValueError(f"coarse_x must be a tensor, but is {type(coarse_x).__name__}")
     P = coarse.plan.num_nodes
     if coarse_x.dim() != 2 or len(coarse_x) != P or not coarse_x.is_floating_point():
         raise ValueError(

@@ -74,7 +74,8 @@ class _Assignment:
         """``dS`` of the full width, from a value for each entry and a ``V x K`` part."""
         dense = torch.zeros_like(self.dense) if dense is None else dense
         if entries is not None:
-            dense.view(-1).scatter_add_(0, self.pattern.flat, entries)
+            flat, at = dense.view(-1), self.pattern.flat
+            flat.index_copy_(0, at, flat.index_select(0, at).add_(entries))
         return torch.nn.functional.pad(dense, (0, self.columns - self.K))
 
 

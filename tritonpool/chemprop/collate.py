@@ -9,6 +9,8 @@ from chemprop.data import BatchMolGraph, MolAtomBondDataset, MulticomponentTrain
 from chemprop.data import build_dataloader as chemprop_dataloader
 from torch.utils.data import DataLoader, Dataset
 
+from tritonpool.chemprop.settings import DiffPoolSettings
+from tritonpool.coarse_plan import cluster_counts, coarse_plan
 from tritonpool.plan import Plan
 
 __all__ = ["PlanCollate", "PlannedMolGraph", "build_dataloader"]
@@ -57,16 +59,28 @@ class PlanCollate:
     collate : Callable
         a collate function of chemprop that returns a ``TrainingBatch`` or a
         ``MulticomponentTrainingBatch``
+    settings : DiffPoolSettings | None, default=None
+        those of the model, whose coarse graphs are then planned too; a model with others plans
+        its own
     """
 
-    def __init__(self, collate: Callable):
+    def __init__(self, collate: Callable, settings: DiffPoolSettings | None = None):
         self.collate = collate
+        self.settings = settings
 
     def __call__(self, items: object) -> object:
         batch = self.collate(items)
         if isinstance(batch, MulticomponentTrainingBatch):
-            return batch._replace(bmgs=[PlannedMolGraph(bmg) for bmg in batch.bmgs])
-        return batch._replace(bmg=PlannedMolGraph(batch.bmg))
+            return batch._replace(bmgs=[self._planned(bmg) for bmg in batch.bmgs])
+        return batch._replace(bmg=self._planned(batch.bmg))
+
+    def _planned(self, bmg: BatchMolGraph) -> PlannedMolGraph:
+        planned = PlannedMolGraph(bmg)
+        if self.settings is not None:
+            plan, most, ratio = planned.plan, self.settings.max_clusters, self.settings.ratio
+            for _ in range(self.settings.levels):
+                plan = coarse_plan(plan, cluster_counts(plan.nodes, most, ratio), True).plan
+        return planned
 
 
 def build_dataloader(
@@ -77,6 +91,7 @@ def build_dataloader(
     seed: int | None = None,
     shuffle: bool = True,
     drop_last: bool | None = None,
+    settings: DiffPoolSettings | None = None,
     **kwargs: object,
 ) -> DataLoader:
     """chemprop's ``build_dataloader``, with batches that carry their plan.
@@ -87,6 +102,8 @@ def build_dataloader(
         the molecules or reactions
     batch_size, num_workers, class_balance, seed, shuffle, drop_last, **kwargs
         as for chemprop's function
+    settings : DiffPoolSettings | None, default=None
+        those of the model, so that its coarse graphs are planned by the loader too
 
     Returns
     -------
@@ -106,5 +123,5 @@ def build_dataloader(
     loader = chemprop_dataloader(
         dataset, batch_size, num_workers, class_balance, seed, shuffle, drop_last, **kwargs
     )
-    loader.collate_fn = PlanCollate(loader.collate_fn)
+    loader.collate_fn = PlanCollate(loader.collate_fn, settings)
     return loader

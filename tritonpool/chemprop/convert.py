@@ -105,8 +105,10 @@ def to_diffpool(
     mp = model.message_passing
     multi = isinstance(mp, MulticomponentMessagePassing)
     blocks = ([mp.blocks[0]] if mp.shared else list(mp.blocks)) if multi else [mp]
-    if all(isinstance(block, DiffPoolMixin) for block in blocks):
-        converted, agg, predictor = mp, GraphReadout(), model.predictor
+    is_own = all(isinstance(block, DiffPoolMixin) for block in blocks)
+    if is_own:
+        converted, predictor = copy.deepcopy((mp, model.predictor))
+        agg = GraphReadout()
     else:
         if settings.aggregation is None:
             settings = replace(settings, aggregation=_aggregation_of(model.agg))
@@ -123,6 +125,6 @@ def to_diffpool(
     cls = DiffPoolMulticomponentMPNN if multi else DiffPoolMPNN
     kept = {key: model.hparams[key] for key in KEPT}
     result = cls(converted, agg, predictor, **kept)
-    if converted is mp:
+    if is_own:
         result.load_state_dict(model.state_dict())
     return result

@@ -123,7 +123,7 @@ class DiffPoolMixin:
         self.encoders = nn.ModuleList()
         for d_in, d_out in zip(widths, widths[1:], strict=False):
             head = HEADS[assignment](d_in, max_clusters)
-            self.pools.append(AssignmentPool(d_in, max_clusters, ratio, head))
+            self.pools.append(AssignmentPool(d_in, max_clusters, ratio, assignment=head))
             self.encoders.append(
                 ENCODERS[coarse_encoder](
                     d_in,

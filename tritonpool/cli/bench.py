@@ -18,7 +18,7 @@ from tqdm import tqdm
 
 from tritonpool.bench import report, timing
 from tritonpool.bench.advice import BATCH_GAIN, Row, recommend
-from tritonpool.cli.checks import on_gpu, output_folder
+from tritonpool.cli.checks import check_writable, on_gpu, output_folder
 from tritonpool.cli.data import Prepared, draw, make_train_loader, prepare, read_splits
 from tritonpool.cli.errors import InputError, UsageError
 from tritonpool.cli.fit import make_model, trainer_options
@@ -134,8 +134,7 @@ class BenchSubcommand(TrainSubcommand):
                 "argument --from-foundation: the model has DiffPool levels already, so no ratio "
                 "can be chosen"
             )
-        with output_folder(args.output_dir):
-            pass  # better now than after minutes of measuring
+        check_writable(args.output_dir)  # better now than after minutes of measuring
         with TemporaryDirectory(prefix="tritonpool-") as scratch, only_progress():
             train, val, test = next(iter(read_splits(args, Path(scratch))))
             kept = draw(len(train[0]), args.sample, args.data_seed)

@@ -21,6 +21,7 @@ from tritonpool.cli.options import flag
 __all__ = [
     "check_options",
     "check_output",
+    "check_writable",
     "is_diffpool_file",
     "model_with_own_pooling",
     "on_gpu",
@@ -35,6 +36,23 @@ ATOM_OR_BOND = (
     "constraints_to_targets",
     "bond_descriptors_path",
 )
+
+SPREAD = ("regression-mve", "regression-evidential", "regression-quantile")
+# the tasks of those losses that not every task has the outputs for
+LOSSES = {
+    "mve": SPREAD[:1],
+    "evidential": SPREAD[1:2],
+    "quantile": SPREAD[2:],
+    "pinball": SPREAD[2:],
+    "bce": ("classification",),
+    "binary-mcc": ("classification",),
+    "ce": ("multiclass",),
+    "multiclass-mcc": ("multiclass",),
+    "dirichlet": ("classification-dirichlet", "multiclass-dirichlet"),
+    "sid": ("spectral",),
+    "earthmovers": ("spectral",),
+    "wasserstein": ("spectral",),
+}
 
 
 def check_options(args: argparse.Namespace) -> None:
@@ -53,6 +71,7 @@ def check_options(args: argparse.Namespace) -> None:
                 f"argument {flag(name)}: atom and bond targets cannot be predicted, because "
                 f"DiffPool returns one row for each molecule; give --target-columns instead"
             )
+    _check_loss(args)
     _check_device(args)
     for name in ("data_path", "checkpoint"):
         for path in getattr(args, name) or []:
@@ -70,6 +89,17 @@ def check_options(args: argparse.Namespace) -> None:
                 f"argument {flag(name)}: must be a whole number at least 1, "
                 f"got {getattr(args, name)}"
             )
+
+
+def _check_loss(args: argparse.Namespace) -> None:
+    """Is the loss one that a model of this task has the outputs for?"""
+    loss, task = args.loss_function, args.task_type
+    tasks = LOSSES.get(loss)
+    if tasks is not None and task not in tasks:
+        raise UsageError(
+            f"argument --loss-function: {loss!r} needs --task-type {' or '.join(tasks)}, "
+            f"but that is {task!r}"
+        )
 
 
 def _check_device(args: argparse.Namespace) -> None:
@@ -120,6 +150,17 @@ def check_output(folder: Path) -> None:
             f"argument --output-dir: {str(folder)!r} already holds a training "
             f"({earlier.relative_to(folder)}); go on with it by --resume or name another folder"
         )
+    check_writable(folder)
+
+
+def check_writable(folder: Path) -> None:
+    """Check that a folder can be made or written, without making it.
+
+    Raises
+    ------
+    InputError
+        If not.
+    """
     existing = folder.absolute()
     while not (existing.exists() or existing.is_symlink()):
         existing = existing.parent

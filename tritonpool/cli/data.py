@@ -9,6 +9,7 @@ import logging
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -27,7 +28,9 @@ from torch.utils.data import DataLoader, Dataset
 from tritonpool.chemprop.collate import build_dataloader
 from tritonpool.cli.checks import on_gpu
 from tritonpool.cli.errors import InputError
-from tritonpool.cli.tables import unreadable_smiles
+from tritonpool.cli.options import settings_from
+from tritonpool.cli.splits import check_splits
+from tritonpool.cli.tables import count_rows, unreadable_smiles
 
 __all__ = [
     "Prepared",
@@ -38,6 +41,9 @@ __all__ = [
     "prepare",
     "read_splits",
 ]
+
+# where a split that fails has the size of the data to blame
+FEW_ROWS = 30
 
 logger = logging.getLogger(__name__)
 
@@ -89,7 +95,7 @@ def read_splits(args: argparse.Namespace, folder: Path, splits_file: Path | None
     Raises
     ------
     InputError
-        If a SMILES cannot be read or the training part is too small.
+        If a SMILES or the splits cannot be read, or the data or its training part are too small.
     """
     local = copy.copy(args)
     local.output_dir = folder
@@ -118,12 +124,19 @@ def read_splits(args: argparse.Namespace, folder: Path, splits_file: Path | None
     problem = unreadable_smiles(args) if args.use_cuikmolmaker_featurization else None
     if problem is not None:
         raise InputError(problem)
+    if local.splits_file is not None:
+        check_splits(Path(local.splits_file), count_rows(args))
     try:
         with rdBase.BlockLogs():
             train, val, test = build_splits(local, format_kwargs, featurization_kwargs)
-    except Exception:
+    except Exception as error:
         if (problem := unreadable_smiles(args)) is not None:
             raise InputError(problem) from None
+        if (rows := count_rows(args)) < FEW_ROWS:
+            raise InputError(
+                f"{str(args.data_path[0])!r} has {rows} rows, too few to be split by --split-sizes "
+                f"{args.split_sizes}: {error}"
+            ) from None
         raise
     args.num_replicates = local.num_replicates
     splits = Splits(train, val, test, folder)
@@ -232,7 +245,9 @@ def _loader(
 ) -> DataLoader | None:
     if dataset is None:
         return None
-    build = build_dataloader if pools(args) else chemprop_dataloader
+    build = chemprop_dataloader
+    if pools(args):
+        build = partial(build_dataloader, settings=settings_from(args))
     return build(dataset, args.batch_size, args.num_workers, pin_memory=on_gpu(args), **kwargs)
 
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from tritonpool.cli import demo_data
 from tritonpool.cli.parser import Parser
 from tritonpool.cli.quiet import only_progress
-from tritonpool.cli.ranges import whole_number
+from tritonpool.cli.ranges import MOST_SEED, whole_number
 
 if TYPE_CHECKING:
     import numpy as np
@@ -63,7 +63,7 @@ def add_args(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--seed",
-        type=whole_number(0),
+        type=whole_number(0, MOST_SEED),
         default=0,
         help="seed of data, split and weights (default: %(default)s)",
     )
@@ -82,12 +82,15 @@ def run(args: argparse.Namespace) -> None:
     import pandas as pd
 
     from tritonpool import plots
+    from tritonpool.cli.checks import check_writable, output_folder
 
     # imported here, because lightning sets the level of its log when it is imported
     from tritonpool.cli.train import TrainSubcommand
 
     out = args.output_dir
-    out.mkdir(parents=True, exist_ok=True)
+    check_writable(out)
+    with output_folder(out):
+        pass
     data = out / "oligomers.csv"
     parser = demo_data.add_args(Parser(prog="tritonpool demo-data"))
     words = ["-n", str(args.number), "--seed", str(args.seed), "-o", str(data)]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from tritonpool.cli.ranges import whole_number
+from tritonpool.cli.ranges import MOST_SEED, whole_number
 from tritonpool.demo.sequences import DEFAULT_SIZES, SIZE_LIMITS
 
 
@@ -20,7 +20,7 @@ def add_args(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--seed",
-        type=whole_number(0),
+        type=whole_number(0, MOST_SEED),
         default=0,
         help="the same seed gives the same file (default: %(default)s)",
     )

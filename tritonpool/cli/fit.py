@@ -7,6 +7,8 @@ import argparse
 import logging
 import os
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,6 +22,7 @@ from lightning import pytorch as pl
 from lightning.pytorch.callbacks import Callback, EarlyStopping
 from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
 from lightning.pytorch.strategies import DDPStrategy
+from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from tritonpool.chemprop import DiffPoolMPNN, DiffPoolMulticomponentMPNN
 from tritonpool.chemprop.convert import to_diffpool
@@ -27,6 +30,7 @@ from tritonpool.chemprop.message_passing import DiffPoolMixin
 from tritonpool.cli.callbacks import Checkpoints, Generators, History
 from tritonpool.cli.checks import is_diffpool_file
 from tritonpool.cli.data import Prepared, model_paths
+from tritonpool.cli.errors import InputError
 from tritonpool.cli.options import settings_from
 
 __all__ = ["Fitted", "fit_replicate", "is_finished", "make_model", "trainer_options"]
@@ -93,6 +97,19 @@ def trainer_options(args: argparse.Namespace) -> dict[str, object]:
     }
 
 
+@contextmanager
+def no_filling() -> Iterator[None]:
+    """Within this context torch's deterministic mode does not fill new memory, which costs time in
+    every step; nothing here reads memory that it has not written, as the tests check."""
+    settings = torch.utils.deterministic
+    before = settings.fill_uninitialized_memory
+    settings.fill_uninitialized_memory = False
+    try:
+        yield
+    finally:
+        settings.fill_uninitialized_memory = before
+
+
 def fit_replicate(args: argparse.Namespace, data: Prepared, folder: Path) -> list[Fitted]:
     """Train the models of one replicate, and skip those that a resumed training has finished.
 
@@ -145,13 +162,17 @@ def _fit(
     )
     if resume:
         logger.info("going on from '%s'", last)
-    trainer.fit(
-        model,
-        data.train_loader,
-        data.val_loader,
-        ckpt_path=last if resume else None,
-        **LIGHTNING_26_COMPAT_ARGS,
-    )
+    try:
+        with no_filling():
+            trainer.fit(
+                model,
+                data.train_loader,
+                data.val_loader,
+                ckpt_path=last if resume else None,
+                **LIGHTNING_26_COMPAT_ARGS,
+            )
+    except SIGTERMException as error:  # lightning would exit with code 0
+        raise InputError("the training was stopped by SIGTERM; --resume goes on with it") from error
     best_path = best.best_model_path
     if data.test_loader is not None:
         if isinstance(trainer.strategy, DDPStrategy):

@@ -41,6 +41,8 @@ DIFFPOOL_FIELDS = {
     "diffpool_entropy_weight": "entropy_weight",
 }
 
+MOST_CLUSTERS = 4096  # of one molecule: its coarse graph has their square of edges
+
 
 def add_options(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
     """Add our options to the parser of ``chemprop train``."""
@@ -60,7 +62,7 @@ def add_options(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
     )
     group.add_argument(
         "--diffpool-max-clusters",
-        type=whole_number(1),
+        type=whole_number(1, MOST_CLUSTERS),
         default=DEFAULTS.max_clusters,
         help="the most clusters of one molecule (default: %(default)s)",
     )

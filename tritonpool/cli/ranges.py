@@ -6,7 +6,9 @@ import argparse
 import math
 from collections.abc import Callable
 
-__all__ = ["fraction", "non_negative", "whole_number"]
+__all__ = ["MOST_SEED", "fraction", "non_negative", "whole_number"]
+
+MOST_SEED = 2**32 - 1  # NumPy's and scikit-learn's generators take no more
 
 
 def whole_number(least: int, most: int | None = None) -> Callable[[str], int]:

@@ -12,7 +12,7 @@ from rdkit import rdBase
 
 from tritonpool.cli.errors import InputError, UsageError
 
-__all__ = ["check_files", "check_tables", "unreadable_smiles"]
+__all__ = ["check_files", "check_tables", "count_rows", "unreadable_smiles"]
 
 
 def check_files(args: argparse.Namespace) -> None:
@@ -66,8 +66,15 @@ def check_tables(args: argparse.Namespace) -> None:
         for option in ("--target-columns", "--descriptors-columns", "--weight-column"):
             for name in named[option] or []:
                 _check_numbers(table[name], path, bounded and option == "--target-columns")
-        if table[args.target_columns].isna().to_numpy().all():
-            raise InputError(f"{str(path)!r} has no value in {args.target_columns}")
+        for name in args.target_columns:
+            if table[name].isna().all():
+                raise InputError(f"{str(path)!r} has no value in column {name!r}")
+            _check_labels(table[name], path, args)
+
+
+def count_rows(args: argparse.Namespace) -> int:
+    """Rows under the headers of all tables."""
+    return sum(len(_read(path, args)) for path in args.data_path)
 
 
 def _read(path: Path, args: argparse.Namespace, rows: int | None = None) -> pd.DataFrame:
@@ -102,6 +109,24 @@ def _check_numbers(values: pd.Series, path: Path, bounded: bool) -> None:
         )
 
 
+def _check_labels(values: pd.Series, path: Path, args: argparse.Namespace) -> None:
+    """Check that the cells of a classification are empty or classes that the model knows."""
+    if args.task_type.startswith("classification"):
+        known, expected = {0, 1}, "0 or 1"
+    elif args.task_type.startswith("multiclass"):
+        classes = args.multiclass_num_classes
+        known, expected = set(range(classes)), f"a whole number from 0 to {classes - 1}"
+    else:
+        return
+    wrong = np.flatnonzero(values.notna() & ~values.isin(known))
+    if wrong.size:
+        row = int(wrong[0])
+        raise InputError(
+            f"{str(path)!r}, row {row + 1} below the header: the value '{values.iloc[row]}' in "
+            f"column {values.name!r} is no class; --task-type {args.task_type} needs {expected}"
+        )
+
+
 def unreadable_smiles(args: argparse.Namespace) -> str | None:
     """A sentence that names the first SMILES or reaction that RDKit cannot read, or None."""
     reactions = args.reaction_columns or []
@@ -121,7 +146,7 @@ def unreadable_smiles(args: argparse.Namespace) -> str | None:
 
 def _problem(text: object, reaction: bool, args: argparse.Namespace) -> str | None:
     if not isinstance(text, str):
-        return "is missing"
+        return "is missing" if pd.isna(text) else "is a number, not a text"
     parts = text.split(">") if reaction else [text]
     if reaction and len(parts) != 3:
         return "is not of the form reactants>agents>products"

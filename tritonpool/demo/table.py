@@ -23,10 +23,12 @@ def check_target(path: Path) -> None:
     Raises
     ------
     OSError
-        If its folder is missing or not writable, or if ``path`` is a folder.
+        If its folder is missing or not writable, or if ``path`` is a folder or a device.
     """
     if path.is_dir():
         raise IsADirectoryError(f"output must be a file, but {path} is a folder.")
+    if path.exists() and not path.is_file():
+        raise FileExistsError(f"output must be a file, but {path} is a device or a pipe.")
     if not path.parent.is_dir():
         raise FileNotFoundError(f"the folder of output {path} does not exist.")
     if not os.access(path.parent, os.W_OK):
@@ -51,6 +53,7 @@ def write_csv(oligomers: Iterable[Oligomer], path: Path) -> None:
     OSError
         If the file cannot be written.
     """
+    path = path.resolve()  # a link stays, and what it leads to is written
     check_target(path)
     draft = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:

@@ -1,0 +1,57 @@
+"""Checks of a file with splits, which chemprop reads as it comes."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from chemprop.cli.utils import parse_indices
+
+from tritonpool.cli.errors import InputError
+
+__all__ = ["check_splits"]
+
+PARTS = ("train", "val", "test")
+
+
+def check_splits(path: Path, rows: int) -> None:
+    """Check that a file lists splits of ``rows`` rows, as chemprop's splits.json does.
+
+    Parameters
+    ----------
+    path
+        A JSON file: a list with an object for each split, which gives the numbers of the rows of
+        ``train``, ``val`` and ``test``, as a list or as text such as ``"0-7,9"``.
+    rows
+        Number of rows under the header of the data.
+
+    Raises
+    ------
+    InputError
+        If it is not such a file, or a row is not there or in two parts.
+    """
+    name = f"the splits in {str(path)!r}"
+    try:
+        splits = json.loads(path.read_text())
+    except ValueError as error:  # of JSON and of its encoding
+        raise InputError(f"{name} cannot be read as JSON: {error}") from None
+    if not (isinstance(splits, list) and splits and all(isinstance(s, dict) for s in splits)):
+        raise InputError(f"{name} must be a list of objects with {', '.join(PARTS)}")
+    for i, split in enumerate(splits):
+        seen: set[int] = set()
+        for part in PARTS:
+            if part not in split:
+                raise InputError(f"{name} have no {part!r} in split {i}")
+            try:
+                numbers = parse_indices(split[part])
+                wrong = [n for n in numbers if type(n) is not int or not 0 <= n < rows]
+            except (TypeError, ValueError):
+                numbers, wrong = [], [split[part]]
+            if wrong:
+                raise InputError(
+                    f"{name} name row {wrong[0]!r} in {part!r} of split {i}, but the data has rows "
+                    f"0 to {rows - 1}"
+                )
+            if both := seen.intersection(numbers):
+                raise InputError(f"{name} have row {min(both)} in two parts of split {i}")
+            seen.update(numbers)
