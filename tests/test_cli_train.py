@@ -299,3 +299,9 @@ def test_a_seeded_training_fills_no_memory_and_leaves_the_setting(tmp_path, monk
     monkeypatch.setattr(settings, "fill_uninitialized_memory", True)
     assert train(write_table(tmp_path / "data.csv"), tmp_path / "out") == 0
     assert seen == [False] and settings.fill_uninitialized_memory
+
+
+def test_bounded_targets(tmp_path):
+    data = write_table(tmp_path / "data.csv", y=lambda row, text: f"{'<>'[row % 2]}{len(text)}")
+    assert train(data, tmp_path / "out", "--loss-function", "bounded-mse") == 0
+    assert np.isfinite(predictions(tmp_path / "out").astype(float)).all()
