@@ -8,6 +8,7 @@ another readout: pooling adds up atoms, which brings in the size of a molecule, 
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 import torch
@@ -57,20 +58,17 @@ def _blocks(model: MPNN) -> list[DiffPoolMixin]:
     return [m for m in model.message_passing.modules() if isinstance(m, DiffPoolMixin)]
 
 
-def _fixed_random(model: MPNN) -> MPNN:
+def _with_pools(model: MPNN, cls: type[DiffPool], learns: bool = True) -> MPNN:
+    """The model with pools of another class, which keep their assignment network if they learn."""
     for block in _blocks(model):
         block.pools = nn.ModuleList(
-            _FixedRandom(p.in_channels, p.max_clusters, p.ratio, assignment=nn.Identity())
-            for p in block.pools
-        )
-    return model
-
-
-def _shuffled(model: MPNN) -> MPNN:
-    for block in _blocks(model):
-        block.pools = nn.ModuleList(
-            _Shuffled(p.in_channels, p.max_clusters, p.ratio, assignment=p.assignment)
-            for p in block.pools
+            cls(
+                pool.in_channels,
+                pool.max_clusters,
+                pool.ratio,
+                assignment=pool.assignment if learns else nn.Identity(),
+            )
+            for pool in block.pools
         )
     return model
 
@@ -117,15 +115,6 @@ class _Fragments(DiffPool):
         return scores.scatter_(1, number[:, None], 0.0)
 
 
-def _fragments(model: MPNN) -> MPNN:
-    for block in _blocks(model):
-        block.pools = nn.ModuleList(
-            _Fragments(p.in_channels, p.max_clusters, p.ratio, assignment=nn.Identity())
-            for p in block.pools
-        )
-    return model
-
-
 class _NoBondFeatures(AssignmentPool):
     """Pools zeros instead of the bond features; their weights stay."""
 
@@ -133,15 +122,6 @@ class _NoBondFeatures(AssignmentPool):
         return super().forward(
             graph.replace(edge_attr=torch.zeros_like(graph.edge_attr)), *args, **kwargs
         )
-
-
-def _no_bond_features(model: MPNN) -> MPNN:
-    for block in _blocks(model):
-        block.pools = nn.ModuleList(
-            _NoBondFeatures(p.in_channels, p.max_clusters, p.ratio, assignment=p.assignment)
-            for p in block.pools
-        )
-    return model
 
 
 class _MeanAndSum(Aggregation):
@@ -173,11 +153,11 @@ def _attentive(model: MPNN) -> MPNN:
 
 
 CONTROLS: dict[str, Callable[[MPNN], MPNN]] = {
-    "fixed random": _fixed_random,
+    "fixed random": partial(_with_pools, cls=_FixedRandom, learns=False),
     "frozen head": _frozen_head,
-    "shuffled": _shuffled,
-    "fragments": _fragments,
-    "no bond features": _no_bond_features,
+    "shuffled": partial(_with_pools, cls=_Shuffled),
+    "fragments": partial(_with_pools, cls=_Fragments, learns=False),
+    "no bond features": partial(_with_pools, cls=_NoBondFeatures),
     "mean and sum": _mean_and_sum,
     "attentive": _attentive,
 }
