@@ -187,11 +187,11 @@ def test_labels_that_are_no_classes(refused, tmp_path, task, labels, message):
     [
         ("{", "cannot be read as JSON"),
         ("[]", "must be a list of objects with train, val, test"),
-        ('[{"train": [0], "val": [1]}]', "have no 'test' in split 0"),
+        ('[{"val": [0], "test": [1]}]', "have no 'train' in split 0"),
         ('[{"train": [0], "val": [-1], "test": [2]}]', "name row -1 in 'val' of split 0, but the"),
         ('[{"train": "0-39", "val": [40], "test": [2]}]', "name row 40 in 'val' of split 0, but"),
         ('[{"train": "a", "val": [1], "test": [2]}]', "name row 'a' in 'train' of split 0"),
-        ('[{"train": "0-3", "val": [4], "test": [2]}]', "have row 2 in two parts of split 0"),
+        ('[{"train": 3, "val": [1], "test": [2]}]', "name row 3 in 'train' of split 0"),
     ],
 )
 def test_wrong_splits(refused, data, tmp_path, text, message):

@@ -37,13 +37,12 @@ ATOM_OR_BOND = (
     "bond_descriptors_path",
 )
 
-SPREAD = ("regression-mve", "regression-evidential", "regression-quantile")
 # the tasks of those losses that not every task has the outputs for
 LOSSES = {
-    "mve": SPREAD[:1],
-    "evidential": SPREAD[1:2],
-    "quantile": SPREAD[2:],
-    "pinball": SPREAD[2:],
+    "mve": ("regression-mve",),
+    "evidential": ("regression-evidential",),
+    "quantile": ("regression-quantile",),
+    "pinball": ("regression-quantile",),
     "bce": ("classification",),
     "binary-mcc": ("classification",),
     "ce": ("multiclass",),
