@@ -17,7 +17,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from scipy import stats
 
-from benchmarks.experiment import Experiment, run_all
+from benchmarks.experiment import WHEN, Experiment, run_all, save
 
 __all__ = ["MODELS", "Comparison", "compare", "comparisons", "main", "plot", "table"]
 
@@ -115,7 +115,7 @@ def plot(
     figure = Figure(figsize=(7, 1.2 + 0.4 * (len(models) - 1)), layout="constrained")
     axes = figure.subplots()
     names = list(models[1:])
-    for offset, when in ((-0.12, "best"), (0.12, "last")):
+    for offset, when in zip((-0.12, 0.12), WHEN, strict=True):
         found = comparisons(rows, models, seeds, when)
         axes.errorbar(
             [found[name].difference for name in names],
@@ -126,9 +126,9 @@ def plot(
         )
     axes.axvline(0, color="0.6", linewidth=1)
     axes.set_yticks(range(len(names)), names)
-    axes.invert_yaxis()
+    axes.set_ylim(len(names) - 0.5, -0.5)
     axes.set_xlabel(f"test RMSE minus that of {models[0]}, 95 % interval, {len(seeds)} splits")
-    axes.legend()
+    axes.legend(loc="center left", bbox_to_anchor=(1, 0.5))
     FigureCanvasAgg(figure).print_png(path)
 
 
@@ -140,7 +140,7 @@ def table(rows: dict[tuple[str, int], dict], models: Sequence[str], seeds: Seque
         "| parameters | s / epoch |"
     )
     lines = [head.replace("D-MPNN", models[0]), "| --- |" + " ---: |" * 7]
-    found = {when: comparisons(rows, models, seeds, when) for when in ("best", "last")}
+    found = {when: comparisons(rows, models, seeds, when) for when in WHEN}
     for model in models:
         seconds = statistics.median(rows[model, seed]["seconds_per_epoch"] for seed in seeds)
         r2 = statistics.mean(rows[model, seed]["best"]["r2"] for seed in seeds)
@@ -170,6 +170,7 @@ def main() -> None:
     parser.add_argument("--jobs", type=int, default=1, help="trainings at a time")
     parser.add_argument("--output", type=Path, default=Path("accuracy-results"))
     parser.add_argument("--plot", type=Path, help="PNG file for the differences")
+    parser.add_argument("--csv", type=Path, help="file for all rows")
     args = parser.parse_args()
     common = ["--data-path", str(args.data_path), "--smiles-columns", args.smiles_column]
     common += ["--target-columns", args.target_column, "--epochs", str(args.epochs)]
@@ -184,6 +185,8 @@ def main() -> None:
     }
     rows = dict(zip(plan, run_all(plan.values(), args.output, args.jobs), strict=True))
     print(f"\n{table(rows, args.models, args.seeds)}")
+    if args.csv is not None:
+        save(rows.values(), args.csv)
     if args.plot is not None:
         plot(rows, args.models, args.seeds, args.plot)
 

@@ -7,6 +7,7 @@ weights of the last epoch, and the model may be changed (:mod:`benchmarks.contro
 
 from __future__ import annotations
 
+import csv
 import json
 import statistics
 import subprocess
@@ -19,7 +20,9 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 
-__all__ = ["Experiment", "run_all", "train"]
+__all__ = ["Experiment", "run_all", "save", "train"]
+
+WHEN = ("best", "last")  # by validation, and of the training
 
 
 @dataclass(frozen=True)
@@ -153,6 +156,22 @@ def run_all(
 
     with ThreadPoolExecutor(jobs) as pool:
         return list(report(pool.map(one, list(experiments))))
+
+
+def save(rows: Iterable[dict], path: Path) -> None:
+    """The rows as one CSV file, errors in columns of their own; without the options, which hold
+    the path of the data."""
+    flat = [
+        {
+            **{k: v for k, v in row.items() if k not in ("options", "best", "last")},
+            **{f"{metric}_{when}": row[when][metric] for when in WHEN for metric in row[when]},
+        }
+        for row in rows
+    ]
+    with path.open("w", newline="") as file:
+        writer = csv.DictWriter(file, list(flat[0]), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(flat)
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ import argparse
 import statistics
 from pathlib import Path
 
-from benchmarks.experiment import Experiment, run_all
+from benchmarks.experiment import Experiment, run_all, save
 
 __all__ = ["main"]
 
@@ -28,6 +28,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[42, 43])
     parser.add_argument("--jobs", type=int, default=1, help="trainings at a time")
     parser.add_argument("--output", type=Path, default=Path("guide-results"))
+    parser.add_argument("--csv", type=Path, help="file for all rows")
     args = parser.parse_args()
     common = ["--data-path", str(args.data_path), "--smiles-columns", args.smiles_column]
     common += ["--target-columns", args.target_column, "--aggregation", args.aggregation]
@@ -48,6 +49,8 @@ def main() -> None:
         for model, words in models.items()
     ]
     rows = {row["name"]: row for row in run_all(plan, args.output, args.jobs)}
+    if args.csv is not None:
+        save(rows.values(), args.csv)
     print(f"\n| batch | {' | '.join(models)} |\n| ---: |{' ---: |' * len(models)}")
     for size in args.batch_sizes:
         cells = []

@@ -48,6 +48,10 @@ def test_finished_rows_are_kept_and_others_refused(tmp_path, monkeypatch):
     assert rows[0]["best"] != rows[1]["best"]
     monkeypatch.setattr(experiment.subprocess, "run", lambda *_, **__: pytest.fail("ran again"))
     assert experiment.run_all(plan, tmp_path / "rows", 1, lines.append) == rows
+    experiment.save(rows, tmp_path / "rows.csv")
+    saved = pd.read_csv(tmp_path / "rows.csv")
+    assert saved["rmse_best"].tolist() == pytest.approx([row["best"]["rmse"] for row in rows])
+    assert saved["seed"].tolist() == [0, 1] and str(tmp_path) not in saved.to_csv()
     with pytest.raises(ValueError, match="seed 0.json was made with other settings"):
         experiment.run_all([replace(plan[0], seed=5)], tmp_path / "rows", 1)
 
