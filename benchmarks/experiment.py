@@ -163,7 +163,7 @@ def save(rows: Iterable[dict], path: Path) -> None:
     the path of the data."""
     flat = [
         {
-            **{k: v for k, v in row.items() if k not in ("options", "best", "last")},
+            **{k: v for k, v in row.items() if k not in ("options", *WHEN)},
             **{f"{metric}_{when}": row[when][metric] for when in WHEN for metric in row[when]},
         }
         for row in rows

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from tritonpool.coarse_plan import CoarsePlan
-from tritonpool.plan import Plan, move_together
+from tritonpool.plan import Plan, move_together, once
 
 __all__ = [
     "check_sizes",
@@ -40,9 +40,10 @@ def _items(
 
 
 def _cached(coarse: CoarsePlan, key: tuple, *arguments) -> Tensor:
-    if key not in coarse._items:
-        coarse._items[key] = move_together([_items(*arguments)], coarse.counts.device)[0]
-    return coarse._items[key]
+    def make() -> Tensor:
+        return move_together([_items(*arguments)], coarse.counts.device)[0]
+
+    return once(coarse._items, key, make)
 
 
 def pair_tiles(plan: Plan, coarse: CoarsePlan, block_p: int, block_q: int) -> Tensor:

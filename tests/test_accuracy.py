@@ -42,7 +42,8 @@ def test_the_table_pairs_splits(tmp_path):
     lines = table(rows, list(errors), [42, 43]).splitlines()
     assert "minus D-MPNN" in lines[0]
     assert lines[3].startswith(
-        "| DiffPool | 0.450 ± 0.071 | 0.550 | -0.100 ± 0.000 | 0.450 ± 0.071 | -0.100"
+        "| DiffPool | 0.450 ± 0.071 | 0.550 | -0.100 ± 0.000 | 0.450 ± 0.071 | -0.100 ± 0.000 "
+        "| 12,345 | 2.0 |"
     )
     plot(rows, list(errors), [42, 43], tmp_path / "differences.png")
     assert (tmp_path / "differences.png").read_bytes().startswith(b"\x89PNG")
