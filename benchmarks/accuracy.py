@@ -31,6 +31,9 @@ MODELS: dict[str, tuple[tuple[str, ...], str | None]] = {
     "D-MPNN, attentive": (PLAIN, "attentive"),
     "D-MPNN, 555 wide": ((*PLAIN, "--message-hidden-dim", "555"), None),
     "DiffPool": ((), None),
+    "DiffPool, norm": (("--aggregation", "norm"), None),
+    "DiffPool, sum": (("--aggregation", "sum"), None),
+    "DiffPool, ratio 0.05": (("--diffpool-ratio", "0.05"), None),
     "DiffPool, ratio 0.1": (("--diffpool-ratio", "0.1"), None),
     "DiffPool, ratio 0.5": (("--diffpool-ratio", "0.5"), None),
     "DiffPool, atom encoder": (("--diffpool-encoder", "atom"), None),
@@ -41,9 +44,16 @@ MODELS: dict[str, tuple[tuple[str, ...], str | None]] = {
         ("--diffpool-link-weight", "0", "--diffpool-entropy-weight", "0"),
         None,
     ),
+    "DiffPool, temperature 0.2": (("--diffpool-temperature", "0.2"), None),
+    "DiffPool, 8 positions": (("--diffpool-positions", "8"), None),
+    "DiffPool, rings as prior": (("--diffpool-prior", "rings"), None),
+    "DiffPool, normalized": (("--diffpool-normalize",), None),
+    "DiffPool, cluster features": (("--diffpool-cluster-features",), None),
+    "DiffPool, gate": (("--diffpool-gate",), None),
     "control: no bond features": ((), "no bond features"),
     "control: one cluster": (("--diffpool-max-clusters", "1"), None),
     "control: fixed random": ((), "fixed random"),
+    "control: fixed random, ratio 0.05": (("--diffpool-ratio", "0.05"), "fixed random"),
     "control: frozen head": ((), "frozen head"),
     "control: shuffled": ((), "shuffled"),
     "control: rings and pieces between": ((), "fragments"),
@@ -164,6 +174,7 @@ def main() -> None:
     parser.add_argument("--target-column", default="bandgap_chain")
     parser.add_argument("--epochs", type=int, default=50)
     parser.add_argument("--patience", type=int, default=15, help="of early stopping")
+    parser.add_argument("--batch-size", type=int, default=64)
     parser.add_argument("--train-size", type=int, help="training molecules of each split")
     parser.add_argument("--models", nargs="+", default=list(MODELS), choices=list(MODELS))
     parser.add_argument("--seeds", type=int, nargs="+", default=[42, 43, 44, 45, 46])
@@ -175,6 +186,8 @@ def main() -> None:
     common = ["--data-path", str(args.data_path), "--smiles-columns", args.smiles_column]
     common += ["--target-columns", args.target_column, "--epochs", str(args.epochs)]
     common += ["--patience", str(args.patience), "--aggregation", "mean"]
+    if args.batch_size != 64:
+        common += ["--batch-size", str(args.batch_size)]
     common += ["--train-size", str(args.train_size)] if args.train_size else []
     plan = {
         (model, seed): Experiment(

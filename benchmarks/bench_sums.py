@@ -5,8 +5,8 @@ import pytest
 import torch
 
 from benchmarks.inputs import make_inputs
-from tritonpool.coarse_plan import coarse_plan
 from tritonpool.patterns import assignment_pattern
+from tritonpool.planning import coarse_plan
 from tritonpool.sums import csr_matrix
 
 

@@ -10,33 +10,29 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 
-import numpy as np
 import torch
 from chemprop.models import MPNN
 from chemprop.nn import Aggregation, AttentiveAggregation, MeanAggregation, NormAggregation
-from scipy.sparse import coo_matrix
-from scipy.sparse.csgraph import connected_components
 from torch import Tensor, nn
 
 from tritonpool import DiffPool, Graph
 from tritonpool.chemprop.assignment import AssignmentPool
 from tritonpool.chemprop.message_passing import DiffPoolMixin
+from tritonpool.chemprop.structure import ring_fragments
 
 __all__ = ["CONTROLS"]
 
 # of the fixed scores: a softmax of normal scores of this size is neither uniform nor hard
 SCALE = 3.0
 MOST_ATOMS = 4096
-# the place of "is in a ring" among chemprop's bond features
-IN_RING = 6
 
 
 class _FixedRandom(DiffPool):
     """Scores drawn once for every place in a molecule's list of atoms: nothing to learn, and equal
     atoms at different places are told apart."""
 
-    def __init__(self, *sizes: object, assignment: nn.Module):
-        super().__init__(*sizes, assignment=assignment)
+    def __init__(self, *sizes: object, **settings: object):
+        super().__init__(*sizes, **settings)
         self.register_buffer("table", SCALE * torch.randn(MOST_ATOMS, self.max_clusters))
 
     def scores(self, graph: Graph) -> Tensor:
@@ -67,6 +63,7 @@ def _with_pools(model: MPNN, cls: type[DiffPool], learns: bool = True) -> MPNN:
                 pool.max_clusters,
                 pool.ratio,
                 assignment=pool.assignment if learns else nn.Identity(),
+                drop_self_loops=pool.drop_self_loops,
             )
             for pool in block.pools
         )
@@ -82,37 +79,17 @@ def _frozen_head(model: MPNN) -> MPNN:
 
 class _Fragments(DiffPool):
     """Hard clusters that are the same in every epoch: each ring system, and each piece between
-    ring systems, is one."""
-
-    def fragment(self, graph: Graph) -> tuple[Tensor, Tensor]:
-        """The fragment of each atom, counted within its molecule, and how many each has."""
-        src, dst = graph.edge_index.numpy()
-        in_ring = graph.edge_attr.numpy()[:, IN_RING] > 0.5
-        atom_in_ring = np.zeros(graph.num_nodes, dtype=bool)
-        atom_in_ring[src[in_ring]] = True
-        joined = in_ring | ~(atom_in_ring[src] | atom_in_ring[dst])
-        ends = src[joined], dst[joined]
-        A = coo_matrix((np.ones(len(ends[0])), ends), shape=(graph.num_nodes,) * 2)
-        total, number = connected_components(A, directed=False)
-        of_graph = np.zeros(total, dtype=np.int64)
-        of_graph[number] = graph.batch.numpy()
-        order = np.argsort(of_graph, kind="stable")  # fragments molecule by molecule
-        counts = np.bincount(of_graph, minlength=graph.num_graphs)
-        local = np.empty(total, dtype=np.int64)
-        local[order] = np.arange(total) - (counts.cumsum() - counts)[of_graph[order]]
-        most = self.max_clusters  # the fragments beyond share the last cluster
-        return (
-            torch.from_numpy(local[number].clip(max=most - 1)),
-            torch.from_numpy(counts.clip(max=most)),
-        )
+    ring systems, is one; the fragments beyond the most clusters share the last."""
 
     def counts(self, graph: Graph) -> Tensor:
-        return self.fragment(graph)[1]
+        first = graph.plan.node_ptr[:-1].clamp(max=max(graph.num_nodes - 1, 0))
+        total = ring_fragments(graph.plan)[first, 1]
+        return torch.where(graph.plan.nodes > 0, total, 0).clamp(max=self.max_clusters)
 
     def scores(self, graph: Graph) -> Tensor:
-        number = self.fragment(graph)[0]
+        number = ring_fragments(graph.plan)[:, :1].clamp(max=self.max_clusters - 1)
         scores = torch.full((graph.num_nodes, self.max_clusters), -1e4, dtype=graph.x.dtype)
-        return scores.scatter_(1, number[:, None], 0.0)
+        return scores.scatter_(1, number, 0.0)
 
 
 class _NoBondFeatures(AssignmentPool):

@@ -26,8 +26,8 @@ from benchmarks.inputs import Inputs, leaves, make_inputs
 from benchmarks.machine import machine
 from benchmarks.peers import pyg_einsum, pyg_einsum_compiled
 from tritonpool import Graph, coarsen, use_backend
-from tritonpool.coarse_plan import coarse_plan
 from tritonpool.losses import assignment_losses
+from tritonpool.planning import coarse_plan
 
 __all__ = ["CASES", "check", "main", "prepare", "time_rotated"]
 

@@ -99,7 +99,7 @@ def _cases() -> Iterator[tuple]:
 def _run_all(own: torch.dtype, rest: torch.dtype, K: int, C: int, D: int, weighted: bool) -> None:
     """Call all six functions as autograd would, with each set of needed gradients."""
     from tritonpool import Graph, kernels
-    from tritonpool.coarse_plan import coarse_plan
+    from tritonpool.planning import coarse_plan
 
     def random(*shape: int, dtype: torch.dtype = rest) -> Tensor:
         return torch.rand(*shape, dtype=dtype)

@@ -264,7 +264,7 @@ def test_bonds_must_come_molecule_by_molecule():
     bmg = bmg_of(["CCO", "CC"])
     mixed = torch.tensor([4, 0, 1, 2, 3, 5])
     bmg.edge_index = bmg.edge_index[:, mixed]
-    with pytest.raises(ValueError, match="edge_index must list the bonds molecule by molecule"):
+    with pytest.raises(ValueError, match="edge_index must list the edges graph by graph"):
         DiffPoolBondMessagePassing(d_h=16)(bmg)
 
 
@@ -318,6 +318,11 @@ def test_bf16_autocast():
         ({"aggregation_norm": 0}, "aggregation_norm must be above 0, but is 0"),
         ({"link_weight": -1.0}, "link_weight must be a number of at least 0, but is -1.0"),
         ({"entropy_weight": "a"}, "entropy_weight must be a number of at least 0, but is 'a'"),
+        ({"temperature": 0.0}, "temperature must be a number above 0, but is 0.0"),
+        ({"positions": -1}, "positions must be a whole number of at least 0, but is -1"),
+        ({"prior": "brics"}, "prior must be one of none, rings, but is 'brics'"),
+        ({"normalize": "yes"}, "normalize must be True or False, but is 'yes'"),
+        ({"gate": True, "readout": "last"}, "gate must be False with readout='last'"),
         ({"aux": "add"}, "aux must be one of inject, expose, but is 'add'"),
     ],
     ids=lambda value: "" if isinstance(value, str) else next(iter(value)),

@@ -57,6 +57,12 @@ OPTIONS = [
     (("--diffpool-assignment", "cnn"), "argument --diffpool-assignment: invalid choice: 'cnn'"),
     (("--diffpool-encoder", "x"), "argument --diffpool-encoder: invalid choice: 'x'"),
     (("--diffpool-readout", "sum"), "argument --diffpool-readout: invalid choice: 'sum'"),
+    (
+        ("--diffpool-temperature", 0),
+        "argument --diffpool-temperature: must be a number above 0, go",
+    ),
+    (("--diffpool-positions", -1), "argument --diffpool-positions: must be a whole number at leas"),
+    (("--diffpool-prior", "brics"), "argument --diffpool-prior: invalid choice: 'brics'"),
     (("--train-size", 0), "argument --train-size: must be a whole number at least 1, got '0'"),
     (("--precision", "8"), "argument --precision: invalid choice: '8'"),
     (("--batch-size", 0), "argument --batch-size: must be a whole number at least 1, got 0"),
@@ -66,6 +72,10 @@ OPTIONS = [
     (
         ("--diffpool-levels", 0, "--diffpool-ratio", 0.25),
         "argument --diffpool-ratio: not allowed with --diffpool-levels 0",
+    ),
+    (
+        ("--diffpool-gate", "--diffpool-readout", "last"),
+        "argument --diffpool-gate: not allowed with --diffpool-readout last",
     ),
     (
         ("--loss-function", "evidential"),

@@ -149,24 +149,6 @@ def test_no_padding_no_batch_effect():
     torch.testing.assert_close(layer(alone)[1], S[:6])
 
 
-@pytest.mark.slow
-@pytest.mark.filterwarnings("ignore:Dynamo detected a call")
-def test_a_compiled_model_pools_between_its_compiled_parts():
-    graph = batch()
-    layer = DiffPool(5, max_clusters=4, ratio=0.5)
-
-    def outcome(pool):
-        layer.zero_grad()
-        coarse, S, losses = pool(graph)
-        (coarse.x.square().sum() + coarse.edge_attr.sum() + losses["link"]).backward()
-        return coarse.x.detach(), S.detach(), *(p.grad.clone() for p in layer.parameters())
-
-    expected = outcome(layer)
-    found = outcome(torch.compile(layer, backend="aot_eager"))
-    for a, b in zip(found, expected, strict=True):
-        torch.testing.assert_close(a, b)
-
-
 def test_the_gradient_of_the_link_loss_reaches_the_largest_weight():
     layer = DiffPool(5, max_clusters=4, ratio=0.5).double()
     given = batch(torch.float64)

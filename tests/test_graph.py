@@ -6,8 +6,9 @@ from batches import make_sample, samples
 from hypothesis import given
 
 from tritonpool import Graph
-from tritonpool.coarse_plan import CoarsePlan, cluster_counts, coarse_plan
+from tritonpool.coarse_plan import CoarsePlan, cluster_counts
 from tritonpool.plan import Plan
+from tritonpool.planning import coarse_plan
 
 
 def edges(*pairs):

@@ -7,8 +7,8 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from tritonpool import Graph, kernels, reference
-from tritonpool.coarse_plan import coarse_plan
 from tritonpool.kernels.launch import recording
+from tritonpool.planning import coarse_plan
 
 # relative RMS error per tensor; half results carry the rounding of their own dtype
 TOLERANCE = {torch.float64: 1e-12, torch.float32: 1e-5, torch.bfloat16: 2e-2, torch.float16: 2e-3}

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 import tritonpool
 from tritonpool import reference
-from tritonpool.coarse_plan import coarse_plan
 from tritonpool.ops import in_plan_order
+from tritonpool.planning import coarse_plan
 
 on_backends = pytest.mark.parametrize("backend", BACKENDS)
 

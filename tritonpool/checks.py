@@ -16,7 +16,14 @@ if TYPE_CHECKING:
     from tritonpool.graph import Graph
     from tritonpool.plan import Plan
 
-__all__ = ["check_assignment", "check_assignment_once", "check_clusters", "check_weights"]
+__all__ = [
+    "check_assignment",
+    "check_assignment_once",
+    "check_cluster_rows",
+    "check_clusters",
+    "check_counts",
+    "check_weights",
+]
 
 # The op and the losses ask about the same assignment: what passed, and at which version.
 _passed = WeakTensorKeyDictionary()
@@ -56,13 +63,40 @@ def check_clusters(graph: Graph, S: Tensor, clusters: Tensor | Sequence[int] | N
             f"of shape {tuple(counts.shape)}"
         )
     counts = counts.to("cpu", torch.int64)  # from a GPU this is a copy to the host: pass CPU counts
-    low, high = counts.aminmax() if G else (0, 0)
+    if not torch.compiler.is_compiling():  # there the op looks at values, when it runs
+        check_counts(counts, K)
+    return counts
+
+
+def check_counts(counts: Tensor, K: int) -> None:
+    """Look at every cluster count.
+
+    Raises
+    ------
+    ValueError
+        if one is below 0 or above ``K``
+    """
+    low, high = counts.aminmax() if counts.numel() else (0, 0)
     if low < 0 or high > K:
         g = int(((counts < 0) | (counts > K)).nonzero()[0])
         raise ValueError(
             f"clusters[{g}] is {int(counts[g])}, but must be from 0 to K = {K}, the columns of S"
         )
-    return counts
+
+
+def check_cluster_rows(coarse_x: Tensor, P: int) -> None:
+    """Cluster features must have a row for each of the batch's ``P`` clusters.
+
+    Raises
+    ------
+    ValueError
+        if they have not, or are no floating-point matrix
+    """
+    if coarse_x.dim() != 2 or len(coarse_x) != P or not coarse_x.is_floating_point():
+        raise ValueError(
+            f"coarse_x must be a floating-point tensor with a row for each of the {P} clusters, "
+            f"but is {coarse_x.dtype} of shape {tuple(coarse_x.shape)}"
+        )
 
 
 def check_assignment(S: Tensor, plan: Plan, coarse: CoarsePlan) -> None:

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from functools import cached_property
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from tritonpool.plan import Plan, move_together, offsets, once, outside_inference
+from tritonpool.handles import Keyed
+from tritonpool.plan import Plan, move_together, offsets, once
 
-__all__ = ["CoarsePlan", "cluster_counts", "coarse_plan"]
+__all__ = ["CoarsePlan", "cluster_counts"]
 
 
 def cluster_counts(nodes: Tensor, max_clusters: int, ratio: float) -> Tensor:
@@ -38,7 +38,7 @@ def cluster_counts(nodes: Tensor, max_clusters: int, ratio: float) -> Tensor:
 
 
 @dataclass(eq=False)
-class CoarsePlan:
+class CoarsePlan(Keyed):
     """The complete coarse graphs: every ordered pair of clusters of one graph is an edge."""
 
     clusters: Tensor  # [G] clusters of each graph; always on the CPU
@@ -46,6 +46,7 @@ class CoarsePlan:
     counts: Tensor  # [G] the same as clusters, on the device
     rev: Tensor  # one for each pair: position of the edge (q, p) for the edge (p, q)
     plan: Plan  # of the coarse graph: its nodes are clusters, its edges the pairs
+    key: Tensor | None = field(default=None, repr=False)  # stands for this plan in compiled graphs
     _items: dict = field(default_factory=dict, repr=False)  # what backends derive from it
 
     @property
@@ -100,17 +101,7 @@ class CoarsePlan:
         counts, rev = move_together([self.counts, self.rev], device)
         return CoarsePlan(self.clusters, self.drop_self_loops, counts, rev, self.plan.to(device))
 
-    @cached_property
-    @outside_inference
+    @property
     def edge_index(self) -> Tensor:
         """The pairs as a tensor of shape ``2 x pairs``."""
-        return torch.stack([self.plan.src, self.plan.dst])
-
-
-def coarse_plan(plan: Plan, clusters: Tensor, drop_self_loops: bool) -> CoarsePlan:
-    """The plan of the coarse graph, for ``clusters`` (a CPU tensor of shape ``G``); cached."""
-
-    def make() -> CoarsePlan:
-        return CoarsePlan.build(clusters, drop_self_loops).to(plan.device)
-
-    return once(plan._coarse, (clusters.numpy().tobytes(), drop_self_loops), make)
+        return once(self._items, "edge_index", torch.stack, [self.plan.src, self.plan.dst])

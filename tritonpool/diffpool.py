@@ -7,10 +7,11 @@ import inspect
 import torch
 from torch import Tensor, nn
 
-from tritonpool.coarse_plan import cluster_counts, coarse_plan
+from tritonpool.coarse_plan import cluster_counts
 from tritonpool.graph import Graph
-from tritonpool.losses import assignment_losses
-from tritonpool.ops import coarsen
+from tritonpool.losses import planned_losses
+from tritonpool.ops import coarsen_planned
+from tritonpool.planning import coarse_plan
 
 __all__ = ["DiffPool", "masked_softmax"]
 
@@ -32,7 +33,7 @@ def masked_softmax(logits: Tensor, counts: Tensor) -> Tensor:
 def _weights_up_to_one(graph: Graph) -> Graph:
     """The graph with edge weights divided by the largest of their own graph."""
     w = graph.edge_weight
-    if w is None or not w.numel():
+    if w is None:
         return graph
     of = graph.plan.batch.index_select(0, graph.edge_index[0])
     largest = w.new_zeros(graph.num_graphs).scatter_reduce(0, of, w, "amax")
@@ -66,11 +67,14 @@ class DiffPool(nn.Module):
         ``edge_index`` as PyG's convolutions are. ``None`` means an MLP with one hidden layer
     drop_self_loops : bool, default=True
         leave out the coarse edges from a cluster to itself
+    temperature : float, default=1.0
+        what the scores are divided by before the softmax; below 1 the shares are sharper
 
     Raises
     ------
     ValueError
-        if ``in_channels`` or ``max_clusters`` is below 1 or ``ratio`` outside (0, 1]
+        if ``in_channels`` or ``max_clusters`` is below 1, ``ratio`` outside (0, 1] or
+        ``temperature`` not above 0
     """
 
     def __init__(
@@ -81,6 +85,7 @@ class DiffPool(nn.Module):
         *,
         assignment: nn.Module | None = None,
         drop_self_loops: bool = True,
+        temperature: float = 1.0,
     ):
         super().__init__()
         for name, value in (("in_channels", in_channels), ("max_clusters", max_clusters)):
@@ -89,6 +94,8 @@ class DiffPool(nn.Module):
         number = isinstance(ratio, (int, float)) and not isinstance(ratio, bool)
         if not (number and 0 < ratio <= 1):
             raise ValueError(f"ratio must be a number above 0 and at most 1, but is {ratio!r}")
+        if not 0 < temperature < float("inf"):
+            raise ValueError(f"temperature must be a number above 0, but is {temperature!r}")
         if not (assignment is None or isinstance(assignment, nn.Module)):
             raise ValueError(
                 f"assignment must be a module or None, but is {type(assignment).__name__}"
@@ -97,6 +104,7 @@ class DiffPool(nn.Module):
         self.max_clusters = max_clusters
         self.ratio = ratio
         self.drop_self_loops = drop_self_loops
+        self.temperature = temperature
         if assignment is None:
             assignment = nn.Sequential(
                 nn.Linear(in_channels, in_channels), nn.ReLU(), nn.Linear(in_channels, max_clusters)
@@ -173,10 +181,12 @@ class DiffPool(nn.Module):
                 f"graph.x must have in_channels = {self.in_channels} columns, but has "
                 f"{graph.x.shape[1]}"
             )
-        counts = self.counts(graph)
-        coarse = coarse_plan(graph.plan, counts, self.drop_self_loops)
+        coarse = coarse_plan(graph.plan, self.counts(graph), self.drop_self_loops)
         logits = self.scores(graph)
-        if logits.device.type == "cpu" and not bool(logits.detach().isfinite().all()):
+        if self.temperature != 1:
+            logits = logits / self.temperature
+        looks = logits.device.type == "cpu" and not torch.compiler.is_compiling()
+        if looks and not bool(logits.detach().isfinite().all()):
             what = "graph.x holds" if not bool(graph.x.isfinite().all()) else "the scores hold"
             raise ValueError(
                 f"{what} NaN or infinity: look at the inputs, and whether the training diverges"
@@ -187,10 +197,9 @@ class DiffPool(nn.Module):
         pooled = graph if z is None else graph.replace(x=z)
         losses = {}
         if compute_losses:
-            link, entropy = assignment_losses(_weights_up_to_one(graph), S, counts)
+            link, entropy = planned_losses(_weights_up_to_one(graph), S, coarse)
             losses = {"link": link, "entropy": entropy}
-        result = coarsen(pooled, S, counts, drop_self_loops=self.drop_self_loops)
-        return result, S, losses
+        return coarsen_planned(pooled, S, coarse), S, losses
 
     def extra_repr(self) -> str:
         return (

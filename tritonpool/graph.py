@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from tritonpool.plan import Plan
+from tritonpool.planning import MIXED, make_plan
 
 if TYPE_CHECKING:
     from chemprop.data import BatchMolGraph
@@ -17,8 +18,11 @@ if TYPE_CHECKING:
 __all__ = ["Graph"]
 
 
-def _check(ok: bool, name: str, value: object, expected: str) -> None:
+def _check(ok: bool, name: str, value: object, expected: str, size: object = None) -> None:
+    """Raise unless ``ok``; the message is made only then, because text of a size that varies from
+    batch to batch would be compiled anew for each."""
     if not ok:
+        expected = expected.replace("{}", str(size))
         if isinstance(value, Tensor):
             value = f"a {value.dtype} tensor of shape {tuple(value.shape)}".replace("torch.", "")
         raise ValueError(f"{name} must be {expected}, but is {value}")
@@ -75,13 +79,13 @@ class Graph:
         V, E = x.shape[0], edge_index.shape[1]
         if edge_attr is not None:
             ok = edge_attr.dim() == 2 and len(edge_attr) == E and edge_attr.is_floating_point()
-            _check(ok, "edge_attr", edge_attr, f"a floating-point E x C tensor with E = {E}")
+            _check(ok, "edge_attr", edge_attr, "a floating-point E x C tensor with E = {}", E)
         if edge_weight is not None:
             ok = edge_weight.shape == (E,) and edge_weight.is_floating_point()
-            _check(ok, "edge_weight", edge_weight, f"a floating-point tensor of shape ({E},)")
+            _check(ok, "edge_weight", edge_weight, "a floating-point tensor of shape ({},)", E)
         if batch is not None:
             ok = batch.shape == (V,) and batch.dtype == torch.int64
-            _check(ok, "batch", batch, f"an int64 tensor of shape ({V},)")
+            _check(ok, "batch", batch, "an int64 tensor of shape ({},)", V)
         for name, value in {"edge_index": edge_index, **others}.items():
             if value is not None and value.device != x.device:
                 raise ValueError(f"{name} is on {value.device}, but x is on {x.device}")
@@ -124,17 +128,26 @@ class Graph:
             if an edge is out of range or joins two graphs, or if ``batch`` is not sorted
         """
         if self._plan is None:
-            batch, edge_index = self.batch, self.edge_index
-            if self.device.type != "cpu":
-                packed = edge_index.reshape(-1)
-                if batch is not None:
-                    packed = torch.cat([packed, batch])
-                packed = packed.cpu()
-                edge_index = packed[: 2 * self.num_edges].view(2, -1)
-                batch = None if batch is None else packed[2 * self.num_edges :]
-            plan = Plan.build(batch, edge_index, self.num_nodes, self.num_graphs)
-            self._plan = plan.to(self.device)
+            self._plan = self._make_plan(grouped=False)
         return self._plan
+
+    @property
+    def grouped_plan(self) -> Plan:
+        """:attr:`plan`, for those who need the edges graph by graph.
+
+        Raises
+        ------
+        ValueError
+            as for :attr:`plan`, and if the edges of different graphs are mixed
+        """
+        if self._plan is None:
+            self._plan = self._make_plan(grouped=True)
+        elif self._plan.order is not None:
+            raise ValueError(MIXED)
+        return self._plan
+
+    def _make_plan(self, grouped: bool) -> Plan:
+        return make_plan(self.edge_index, self.batch, self.num_nodes, self.num_graphs, grouped)
 
     def replace(self, **changes: object) -> Graph:
         """The same graphs with some tensors exchanged (``x``, ``edge_attr``, ``edge_weight``);
@@ -149,7 +162,7 @@ class Graph:
         if unknown:
             raise ValueError(f"replace takes x, edge_attr and edge_weight, not {sorted(unknown)}")
         now = {"x": self.x, "edge_attr": self.edge_attr, "edge_weight": self.edge_weight, **changes}
-        _check(len(now["x"]) == self.num_nodes, "x", now["x"], f"of {self.num_nodes} rows")
+        _check(len(now["x"]) == self.num_nodes, "x", now["x"], "of {} rows", self.num_nodes)
         graph = Graph(
             now["x"],
             self.edge_index,
@@ -199,7 +212,7 @@ class Graph:
             beyond a graph's clusters
         """
         from tritonpool.checks import check_assignment, check_clusters, check_weights
-        from tritonpool.coarse_plan import coarse_plan
+        from tritonpool.planning import coarse_plan
 
         plan = self.plan
         check_weights(self.edge_weight)

@@ -7,13 +7,15 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from tritonpool import library
 from tritonpool.autograd import Losses
 from tritonpool.backend import choose_backend
+from tritonpool.coarse_plan import CoarsePlan
 from tritonpool.graph import Graph
 from tritonpool.ops import in_plan_order, prepare
 from tritonpool.plan import Plan
 
-__all__ = ["assignment_losses", "entropy_loss", "link_loss"]
+__all__ = ["assignment_losses", "entropy_loss", "link_loss", "planned_losses"]
 
 CONVENTIONS = ("mean", "pyg", "tgp")
 
@@ -62,10 +64,23 @@ def assignment_losses(
         raise ValueError(
             f"unknown convention {convention!r}; expected one of {', '.join(CONVENTIONS)}"
         )
-    coarse = prepare(graph, S, clusters)
+    return planned_losses(graph, S, prepare(graph, S, clusters), convention, backend)
+
+
+def planned_losses(
+    graph: Graph,
+    S: Tensor,
+    coarse: CoarsePlan,
+    convention: str = "mean",
+    backend: str | None = None,
+) -> tuple[Tensor, Tensor]:
+    """:func:`assignment_losses` with an assignment that is known to fit its plan."""
     plan = graph.plan
     w = in_plan_order(graph.edge_weight, graph)
-    r2, entropy = Losses.apply(S, w, plan, coarse, choose_backend(graph.device, backend))
+    if torch.compiler.is_compiling():
+        r2, entropy = library.losses(S, w, plan, coarse, backend)
+    else:
+        r2, entropy = Losses.apply(S, w, plan, coarse, choose_backend(graph.device, backend))
     return _link(r2, plan, convention), _entropy(entropy, plan, convention)
 
 

@@ -4,15 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor
 
+from tritonpool import library
 from tritonpool.autograd import Coarsen, Lift
 from tritonpool.backend import choose_backend
-from tritonpool.checks import check_assignment_once, check_clusters, check_weights
-from tritonpool.coarse_plan import CoarsePlan, coarse_plan
+from tritonpool.checks import (
+    check_assignment_once,
+    check_cluster_rows,
+    check_clusters,
+    check_weights,
+)
+from tritonpool.coarse_plan import CoarsePlan
 from tritonpool.graph import Graph
+from tritonpool.planning import coarse_plan
 
-__all__ = ["coarsen", "lift"]
+__all__ = ["coarsen", "coarsen_planned", "in_plan_order", "lift", "prepare"]
 
 
 def prepare(
@@ -24,7 +32,7 @@ def prepare(
     counts = check_clusters(graph, S, clusters)
     plan = graph.plan
     coarse = coarse_plan(plan, counts, drop_self_loops)
-    if S.device.type == "cpu":
+    if S.device.type == "cpu" and not torch.compiler.is_compiling():
         check_assignment_once(S, plan, coarse)
         check_weights(graph.edge_weight)
     return coarse
@@ -34,6 +42,24 @@ def in_plan_order(values: Tensor | None, graph: Graph) -> Tensor | None:
     """Edge values sorted by graph, as the plan counts its edges."""
     order = graph.plan.order
     return values if values is None or order is None else values.index_select(0, order)
+
+
+def coarsen_planned(
+    graph: Graph, S: Tensor, coarse: CoarsePlan, eps: float = 1e-8, backend: str | None = None
+) -> Graph:
+    """:func:`coarsen` with an assignment that is known to fit its plan."""
+    F = in_plan_order(graph.edge_attr, graph)
+    w = in_plan_order(graph.edge_weight, graph)
+    tensors = S, graph.x, F, w
+    if torch.compiler.is_compiling():
+        Xc, W, Fc = library.coarsen(*tensors, graph.plan, coarse, eps, backend)
+    else:
+        name = choose_backend(graph.device, backend)
+        Xc, W, Fc = Coarsen.apply(*tensors, graph.plan, coarse, eps, name)
+    plan = coarse.plan
+    pooled = Graph(Xc, coarse.edge_index, Fc, W, plan.batch, graph.num_graphs)
+    pooled._plan = plan
+    return pooled
 
 
 def coarsen(
@@ -102,14 +128,7 @@ def coarsen(
     if not eps > 0:
         raise ValueError(f"eps must be above 0, but is {eps}")
     coarse = prepare(graph, S, clusters, drop_self_loops)
-    name = choose_backend(graph.device, backend)
-    F = in_plan_order(graph.edge_attr, graph)
-    w = in_plan_order(graph.edge_weight, graph)
-    Xc, W, Fc = Coarsen.apply(S, graph.x, F, w, graph.plan, coarse, eps, name)
-    plan = coarse.plan
-    pooled = Graph(Xc, coarse.edge_index, Fc, W, plan.batch, graph.num_graphs)
-    pooled._plan = plan
-    return pooled
+    return coarsen_planned(graph, S, coarse, eps, backend)
 
 
 def lift(
@@ -149,10 +168,7 @@ def lift(
     coarse = prepare(graph, S, clusters)
     if not isinstance(coarse_x, Tensor):
         raise ValueError(f"coarse_x must be a tensor, but is {type(coarse_x).__name__}")
-    P = coarse.plan.num_nodes
-    if coarse_x.dim() != 2 or len(coarse_x) != P or not coarse_x.is_floating_point():
-        raise ValueError(
-            f"coarse_x must be a floating-point tensor with a row for each of the {P} clusters, "
-            f"but is {coarse_x.dtype} of shape {tuple(coarse_x.shape)}"
-        )
+    if torch.compiler.is_compiling():
+        return library.lift(S, coarse_x, graph.plan, coarse, backend)
+    check_cluster_rows(coarse_x, coarse.plan.num_nodes)
     return Lift.apply(S, coarse_x, graph.plan, coarse, choose_backend(graph.device, backend))

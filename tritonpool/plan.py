@@ -9,11 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, fields
-from functools import cached_property
 
 import numpy as np
 import torch
 from torch import Tensor
+
+from tritonpool.handles import Keyed
 
 __all__ = ["Plan", "move_together", "offsets", "once", "outside_inference"]
 
@@ -51,11 +52,11 @@ def move_together(tensors: list[Tensor | None], device: torch.device) -> list[Te
 
 
 # kept on the host or made again, when a plan is moved to a device
-HOST = ("nodes", "edges", "_coarse", "_items")
+HOST = ("nodes", "edges", "key", "extras", "_coarse", "_items")
 
 
 @dataclass(eq=False)
-class Plan:
+class Plan(Keyed):
     """Pointers and sort orders of a batch of ``G`` graphs with ``V`` nodes and ``E`` edges.
 
     Edges are addressed by their *position* in graph order: all edges of graph 0, then graph 1.
@@ -75,6 +76,8 @@ class Plan:
     order: Tensor | None = None  # [E] position -> the caller's edge; None: already in graph order
     parallel: Tensor | None = None  # [E] number of the edge's (src, dst) pair; None: all distinct
     parallel_ptr: Tensor | None = None  # where each pair's edges start in out_edge
+    key: Tensor | None = field(default=None, repr=False)  # stands for this plan in compiled graphs
+    extras: dict = field(default_factory=dict, repr=False)  # what a layer wants to know besides
     _coarse: dict = field(default_factory=dict, repr=False)  # the coarse plans made so far
     _items: dict = field(default_factory=dict, repr=False)  # what backends derive from it
 
@@ -94,17 +97,15 @@ class Plan:
     def device(self) -> torch.device:
         return self.src.device
 
-    @cached_property
-    @outside_inference
+    @property
     def out_dst(self) -> Tensor:
         """The target of each edge in ``out_edge``."""
-        return self.dst.index_select(0, self.out_edge)
+        return once(self._items, "out_dst", self.dst.index_select, 0, self.out_edge)
 
-    @cached_property
-    @outside_inference
+    @property
     def in_src(self) -> Tensor:
         """The source of each edge in ``in_edge``."""
-        return self.src.index_select(0, self.in_edge)
+        return once(self._items, "in_src", self.src.index_select, 0, self.in_edge)
 
     @classmethod
     @outside_inference
@@ -198,6 +199,8 @@ class Plan:
             zip(names, move_together([getattr(self, n) for n in names], device), strict=True)
         )
         plan = Plan(nodes=self.nodes, edges=self.edges, **moved)
+        for name, values in self.extras.items():
+            plan.extras[name] = values.to(device, non_blocking=True)
         for key, coarse in self._coarse.items():
             plan._coarse[key] = coarse.to(device)
         return plan

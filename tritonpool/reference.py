@@ -6,6 +6,8 @@ automatic differentiation of the loops. All backends offer the same six function
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+
 import torch
 from torch import Tensor
 
@@ -123,7 +125,13 @@ def losses_fwd(
 
 
 def _gradients(function, inputs, needs, given):
-    """Differentiate ``function(*inputs)`` by running it again with autograd."""
+    """Differentiate ``function(*inputs)`` by running it again with autograd; in a thread of its
+    own, because in that of a custom op (:mod:`tritonpool.library`) autograd records nothing."""
+    with ThreadPoolExecutor(1) as thread:
+        return thread.submit(_differentiate, function, inputs, needs, given).result()
+
+
+def _differentiate(function, inputs, needs, given):
     with torch.enable_grad():
         leaves = [
             None if t is None else t.detach().requires_grad_(need)

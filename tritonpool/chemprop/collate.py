@@ -10,8 +10,10 @@ from chemprop.data import build_dataloader as chemprop_dataloader
 from torch.utils.data import DataLoader, Dataset
 
 from tritonpool.chemprop.settings import DiffPoolSettings
-from tritonpool.coarse_plan import cluster_counts, coarse_plan
+from tritonpool.chemprop.structure import positions, ring_fragments
+from tritonpool.coarse_plan import cluster_counts
 from tritonpool.plan import Plan
+from tritonpool.planning import coarse_plan
 
 __all__ = ["PlanCollate", "PlannedMolGraph", "build_dataloader"]
 
@@ -78,8 +80,14 @@ class PlanCollate:
         planned = PlannedMolGraph(bmg)
         if self.settings is not None:
             plan, most, ratio = planned.plan, self.settings.max_clusters, self.settings.ratio
+            if self.settings.positions:
+                positions(plan, self.settings.positions)
+            if self.settings.prior == "rings":
+                ring_fragments(plan)
+            drop_self_loops = not self.settings.cluster_features
             for _ in range(self.settings.levels):
-                plan = coarse_plan(plan, cluster_counts(plan.nodes, most, ratio), True).plan
+                counts = cluster_counts(plan.nodes, most, ratio)
+                plan = coarse_plan(plan, counts, drop_self_loops).plan
         return planned
 
 

@@ -9,11 +9,11 @@ from torch import Tensor, nn
 
 from tritonpool.chemprop.assignment import AssignmentPool, NeighbourScores, NodeScores
 from tritonpool.chemprop.auxiliary import AUX_MODES, inject
+from tritonpool.chemprop.coarse_inputs import coarse_inputs
 from tritonpool.chemprop.readout import aggregate
 from tritonpool.chemprop.segments import edge_messages, node_sum
 from tritonpool.chemprop.settings import DiffPoolSettings
 from tritonpool.chemprop.weighted import WeightedAtomMessagePassing, WeightedBondMessagePassing
-from tritonpool.coarse_plan import coarse_plan
 from tritonpool.graph import Graph
 from tritonpool.plan import Plan
 
@@ -30,8 +30,8 @@ PARAMETERS = """
         all arguments of chemprop's class (``d_v``, ``d_e``, ``d_h``, ``bias``, ``depth``,
         ``dropout``, ``activation``, ``undirected``, ``d_vd``, ``V_d_transform``,
         ``graph_transform``)
-    ratio, levels, max_clusters, assignment, readout, coarse_encoder, coarse_hidden, \
-coarse_depth, link_weight, entropy_weight
+    ratio, levels, max_clusters, assignment, readout, temperature, positions, prior, normalize, \
+cluster_features, gate, coarse_encoder, coarse_hidden, coarse_depth, link_weight, entropy_weight
         as in :class:`~tritonpool.chemprop.settings.DiffPoolSettings`
     aggregation : str, default="mean"
         how the nodes of a molecule are aggregated at each level: ``"mean"``, ``"sum"``, ``"norm"``
@@ -49,19 +49,6 @@ coarse_depth, link_weight, entropy_weight
     """
 
 
-def plan_of(graph: Graph) -> Plan:
-    """The plan of a batch whose bonds stand molecule by molecule, as chemprop collates them.
-
-    Raises
-    ------
-    ValueError
-        if the bonds of different molecules are mixed
-    """
-    if graph.plan.order is not None:
-        raise ValueError("bmg.edge_index must list the bonds molecule by molecule, but mixes them")
-    return graph.plan
-
-
 class DiffPoolMixin:
     """What the two DiffPool message passings share; see
     :class:`~tritonpool.chemprop.DiffPoolBondMessagePassing`."""
@@ -76,6 +63,12 @@ class DiffPoolMixin:
         readout: str = "concat",
         aggregation: str = "mean",
         aggregation_norm: float = 100.0,
+        temperature: float = 1.0,
+        positions: int = 0,
+        prior: str = "none",
+        normalize: bool = False,
+        cluster_features: bool = False,
+        gate: bool = False,
         coarse_encoder: str = "bond",
         coarse_hidden: int | None = None,
         coarse_depth: int = 3,
@@ -91,6 +84,12 @@ class DiffPoolMixin:
             "assignment": assignment,
             "readout": readout,
             "aggregation": aggregation,
+            "temperature": temperature,
+            "positions": positions,
+            "prior": prior,
+            "normalize": normalize,
+            "cluster_features": cluster_features,
+            "gate": gate,
             "coarse_encoder": coarse_encoder,
             "coarse_hidden": coarse_hidden,
             "coarse_depth": coarse_depth,
@@ -111,6 +110,9 @@ class DiffPoolMixin:
         self.readout = readout
         self.aggregation = aggregation
         self.aggregation_norm = aggregation_norm
+        self.normalize = normalize
+        self.cluster_features = cluster_features
+        self.gates = nn.Parameter(torch.zeros(levels)) if gate else None
         self.link_weight = link_weight
         self.entropy_weight = entropy_weight
         self.aux = aux
@@ -121,13 +123,24 @@ class DiffPoolMixin:
         self.output_dims = widths if readout == "concat" else widths[-1:]
         self.pools = nn.ModuleList()
         self.encoders = nn.ModuleList()
-        for d_in, d_out in zip(widths, widths[1:], strict=False):
-            head = HEADS[assignment](d_in, max_clusters)
-            self.pools.append(AssignmentPool(d_in, max_clusters, ratio, assignment=head))
+        d_e = self.hparams["d_e"]
+        for level, (d_in, d_out) in enumerate(zip(widths, widths[1:], strict=False)):
+            # only the molecule has a structure to start from: the graphs above it are complete
+            encodings, known = (positions, prior) if level == 0 else (0, "none")
+            pool = AssignmentPool(
+                d_in,
+                max_clusters,
+                ratio,
+                assignment=HEADS[assignment](d_in, max_clusters, encodings),
+                drop_self_loops=not cluster_features,
+                temperature=temperature,
+                prior=known,
+            )
+            self.pools.append(pool)
             self.encoders.append(
                 ENCODERS[coarse_encoder](
-                    d_in,
-                    self.hparams["d_e"] + 1,
+                    d_in + (d_e + 2 if cluster_features else 0),
+                    d_e + 1,
                     d_out,
                     self.hparams["bias"],
                     coarse_depth,
@@ -174,7 +187,7 @@ class DiffPoolMixin:
             a tensor of shape ``V x d_h`` or, with descriptors, ``V x (d_h + d_vd)``
         """
         bmg = self.graph_transform(bmg)
-        return self._encode(bmg, V_d, plan_of(Graph.from_bmg(bmg)))
+        return self._encode(bmg, V_d, Graph.from_bmg(bmg).grouped_plan)
 
     def forward(self, bmg: BatchMolGraph, V_d: Tensor | None = None) -> Tensor:
         """Encode a batch of molecules.
@@ -193,21 +206,31 @@ class DiffPoolMixin:
         """
         bmg = self.graph_transform(bmg)
         graph = Graph.from_bmg(bmg)
-        plan = plan_of(graph)
+        plan = graph.grouped_plan
         graph = graph.replace(x=self._encode(bmg, V_d, plan))
         wants_losses = self.training and (self.link_weight > 0 or self.entropy_weight > 0)
         rows, losses = [self._aggregate(graph)], []
-        for pool, encoder in zip(self.pools, self.encoders, strict=True):
-            coarse, _, found = pool(graph, compute_losses=wants_losses)
+        for level, (pool, encoder) in enumerate(zip(self.pools, self.encoders, strict=True)):
+            coarse, mass, found = self._pool(pool, graph, wants_losses)
             losses.append(found)
-            rev = coarse_plan(graph.plan, coarse.plan.nodes, pool.drop_self_loops).rev
-            W = coarse.edge_weight
-            attr = torch.cat([coarse.edge_attr, W.to(coarse.edge_attr.dtype)[:, None]], 1)
-            H = encoder(coarse.replace(edge_attr=attr), rev)
+            seen = coarse_inputs(coarse, mass, self.normalize, self.cluster_features)
+            H = encoder(seen, coarse.plan.in_edge)  # every pair has its reverse at this place
             graph = coarse.replace(x=H)
-            rows.append(self._aggregate(graph))
+            row = self._aggregate(graph)
+            rows.append(row if self.gates is None else self.gates[level] * row)
         H = torch.cat(rows, 1) if self.readout == "concat" else rows[-1]
         return self._hand_over(H, losses) if wants_losses else H
+
+    def _pool(
+        self, pool: AssignmentPool, graph: Graph, compute_losses: bool
+    ) -> tuple[Graph, Tensor | None, dict[str, Tensor]]:
+        """The coarse graph, the mass of each cluster where it is needed, and the losses."""
+        if not (self.normalize or self.cluster_features):
+            coarse, _, losses = pool(graph, compute_losses=compute_losses)
+            return coarse, None, losses
+        counted = torch.cat([graph.x, torch.ones_like(graph.x[:, :1])], 1)
+        coarse, _, losses = pool(graph, counted, compute_losses=compute_losses)
+        return coarse.replace(x=coarse.x[:, :-1]), coarse.x[:, -1:], losses
 
     def _aggregate(self, graph: Graph) -> Tensor:
         return aggregate(graph.x, graph.plan, self.aggregation, self.aggregation_norm)

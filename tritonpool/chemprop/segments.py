@@ -80,33 +80,32 @@ class _EdgeMessages(Function):
 
 
 class _NeighbourSum(Function):
-    """``(X, w) -> sum_{u -> v} w_uv x_u`` for every node ``v``."""
+    """``(X, w) -> sum_{u -> v} w_uv x_u`` for every node ``v``; ``into`` and ``out`` hold the
+    edges by target and by source: where each node's start, their other ends, their positions."""
 
     @staticmethod
-    def forward(ctx, X, w, plan):
+    def forward(ctx, X, w, into, out):
         acc = accumulate_in(X, w)
-        ctx.save_for_backward(X, w)
-        ctx.plan = plan
-        order = plan.in_edge
+        ctx.save_for_backward(X, w, *into, *out)
+        ptr, source, order = into
         values = w.to(acc).index_select(0, order)
         with torch.autocast(X.device.type, enabled=False):
-            return gather_sum(plan.in_ptr, plan.in_src, X.to(acc), values).to(X.dtype)
+            return gather_sum(ptr, source, X.to(acc), values).to(X.dtype)
 
     @staticmethod
     @once_differentiable
     def backward(ctx, grad):
-        X, w = ctx.saved_tensors
-        plan, acc = ctx.plan, accumulate_in(X, w)
+        X, w, in_ptr, source, in_order, out_ptr, target, out_order = ctx.saved_tensors
+        acc = accumulate_in(X, w)
         grad = grad.to(acc)
-        order = plan.out_edge
-        values = w.to(acc).index_select(0, order)
+        values = w.to(acc).index_select(0, out_order)
         with torch.autocast(X.device.type, enabled=False):
-            dX = gather_sum(plan.out_ptr, plan.out_dst, grad, values).to(X.dtype)
+            dX = gather_sum(out_ptr, target, grad, values).to(X.dtype)
         dw = None
         if ctx.needs_input_grad[1]:
-            found = sampled_products(plan.in_ptr, plan.in_src, grad, X.to(acc))
-            dw = torch.empty_like(found).index_copy_(0, plan.in_edge, found).to(w.dtype)
-        return dX, dw, None
+            found = sampled_products(in_ptr, source, grad, X.to(acc))
+            dw = torch.empty_like(found).index_copy_(0, in_order, found).to(w.dtype)
+        return dX, dw, None, None
 
 
 def node_sum(H: Tensor, w: Tensor, plan: Plan) -> Tensor:
@@ -146,4 +145,5 @@ def edge_messages(H: Tensor, w: Tensor, rev: Tensor, plan: Plan) -> Tensor:
 
 def neighbour_sum(X: Tensor, w: Tensor, plan: Plan) -> Tensor:
     """Sum ``w_uv X_u`` over the edges ``u -> v`` of each node: ``V x D`` to ``V x D``."""
-    return _NeighbourSum.apply(X, w, plan)
+    into = plan.in_ptr, plan.in_src, plan.in_edge
+    return _NeighbourSum.apply(X, w, into, (plan.out_ptr, plan.out_dst, plan.out_edge))

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-__all__ = ["AGGREGATIONS", "ASSIGNMENTS", "ENCODERS", "READOUTS", "DiffPoolSettings"]
+__all__ = ["AGGREGATIONS", "ASSIGNMENTS", "ENCODERS", "PRIORS", "READOUTS", "DiffPoolSettings"]
 
 ASSIGNMENTS = ("mlp", "gnn")
 READOUTS = ("concat", "last")
 ENCODERS = ("bond", "atom")
+PRIORS = ("none", "rings")
 AGGREGATIONS = ("mean", "sum", "norm")
 
 
@@ -52,6 +53,24 @@ class DiffPoolSettings:
     aggregation : str | None, default=None
         how the nodes of a graph are aggregated at each level: ``"mean"``, ``"sum"`` or ``"norm"``
         (the sum divided by a constant). ``None`` means that of the chemprop model
+    temperature : float, default=1.0
+        what the scores are divided by before the softmax; below 1 the first shares are sharper
+    positions : int, default=0
+        how many Laplacian positional encodings the assignment network of the first level sees
+        beside the states of the atoms (:func:`~tritonpool.chemprop.structure.positions`)
+    prior : str, default="none"
+        ``"rings"``: at the first level an atom starts with a preference, 4 on its score, for the
+        cluster of its ring system or of its piece between ring systems
+        (:func:`~tritonpool.chemprop.structure.ring_fragments`)
+    normalize : bool, default=False
+        divide the pooled states by the number of atoms in their cluster, and the pooled bond
+        weights by their sum over the bonds that end in the same cluster, so that both are means
+    cluster_features : bool, default=False
+        the coarse encoder also sees the logarithm of the number of atoms in a cluster, and the
+        weight and the mean features of the bonds inside it
+    gate : bool, default=False
+        multiply what is read out of each coarse level by a learned number that starts at 0, so
+        that training starts from the model without levels; not with ``readout="last"``
     coarse_encoder : str, default="bond"
         what sends messages on the coarse graphs: ``"bond"``, a D-MPNN, or ``"atom"``, which is
         cheaper because its matrix products have a row for each cluster and not for each pair
@@ -76,6 +95,12 @@ class DiffPoolSettings:
     assignment: str = "mlp"
     readout: str = "concat"
     aggregation: str | None = None
+    temperature: float = 1.0
+    positions: int = 0
+    prior: str = "none"
+    normalize: bool = False
+    cluster_features: bool = False
+    gate: bool = False
     coarse_encoder: str = "bond"
     coarse_hidden: int | None = None
     coarse_depth: int = 3
@@ -88,10 +113,21 @@ class DiffPoolSettings:
         _whole("levels", self.levels, 1)
         _whole("max_clusters", self.max_clusters, 1)
         _whole("coarse_depth", self.coarse_depth, 1)
+        _whole("positions", self.positions, 0)
         if self.coarse_hidden is not None:
             _whole("coarse_hidden", self.coarse_hidden, 1)
         _choice("assignment", self.assignment, ASSIGNMENTS)
         _choice("readout", self.readout, READOUTS)
+        _choice("prior", self.prior, PRIORS)
+        for name in ("normalize", "cluster_features", "gate"):
+            if not isinstance(getattr(self, name), bool):
+                raise ValueError(f"{name} must be True or False, but is {getattr(self, name)!r}")
+        if self.gate and self.readout == "last":
+            raise ValueError(
+                "gate must be False with readout='last': nothing is left at a gate of 0"
+            )
+        ok = _is_number(self.temperature) and 0 < self.temperature < float("inf")
+        _number("temperature", self.temperature, ok, "a number above 0")
         _choice("coarse_encoder", self.coarse_encoder, ENCODERS)
         if self.aggregation is not None:
             _choice("aggregation", self.aggregation, AGGREGATIONS)

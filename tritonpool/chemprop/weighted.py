@@ -91,8 +91,6 @@ class _Weighted(nn.Module):
         ValueError
             if the edges of one graph do not follow those of the graph before it
         """
-        if graph.plan.order is not None:
-            raise ValueError("edge_index must list the edges graph by graph, but it mixes graphs")
         M = self.sums(graph, rev)
         return self.dropout(self.tau(self.W_o(torch.cat([graph.x, M], 1))))
 
@@ -119,7 +117,7 @@ class WeightedBondMessagePassing(_Weighted):
         return d_v + d_e, d_h
 
     def sums(self, graph: Graph, rev: Tensor) -> Tensor:
-        plan, w = graph.plan, graph.edge_weight
+        plan, w = graph.grouped_plan, graph.edge_weight
         # Two products are cheaper than one over [x_u, f_uv]: the first needs a row per node only.
         of_node, of_edge = self.W_i.weight.split([self.d_v, self.W_i.in_features - self.d_v], dim=1)
         H_0 = F.linear(graph.x, of_node, self.W_i.bias).index_select(0, plan.src)
@@ -155,7 +153,7 @@ class WeightedAtomMessagePassing(_Weighted):
         return d_v, d_e + d_h
 
     def sums(self, graph: Graph, rev: Tensor) -> Tensor:
-        plan, w = graph.plan, graph.edge_weight
+        plan, w = graph.grouped_plan, graph.edge_weight
         H_0 = self.W_i(graph.x)
         H = self.tau(H_0)
         if self.depth > 1:

@@ -8,11 +8,12 @@ from collections.abc import Sequence
 from tritonpool.chemprop.settings import (
     ASSIGNMENTS,
     ENCODERS,
+    PRIORS,
     READOUTS,
     DiffPoolSettings,
 )
 from tritonpool.cli.errors import UsageError
-from tritonpool.cli.ranges import fraction, non_negative, whole_number
+from tritonpool.cli.ranges import fraction, non_negative, positive, whole_number
 
 __all__ = [
     "DIFFPOOL_FIELDS",
@@ -34,6 +35,12 @@ DIFFPOOL_FIELDS = {
     "diffpool_max_clusters": "max_clusters",
     "diffpool_assignment": "assignment",
     "diffpool_readout": "readout",
+    "diffpool_temperature": "temperature",
+    "diffpool_positions": "positions",
+    "diffpool_prior": "prior",
+    "diffpool_normalize": "normalize",
+    "diffpool_cluster_features": "cluster_features",
+    "diffpool_gate": "gate",
     "diffpool_encoder": "coarse_encoder",
     "diffpool_hidden_dim": "coarse_hidden",
     "diffpool_depth": "coarse_depth",
@@ -79,6 +86,42 @@ def add_options(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
         default=DEFAULTS.readout,
         help="what the predictor sees: all levels concatenated or the last one, each aggregated "
         "as --aggregation says (default: %(default)s)",
+    )
+    group.add_argument(
+        "--diffpool-temperature",
+        type=positive,
+        default=DEFAULTS.temperature,
+        help="what the scores are divided by before the softmax; below 1 atoms are first assigned "
+        "more sharply (default: %(default)s)",
+    )
+    group.add_argument(
+        "--diffpool-positions",
+        type=whole_number(0),
+        default=DEFAULTS.positions,
+        help="how many Laplacian positional encodings the assignment network sees "
+        "(default: %(default)s)",
+    )
+    group.add_argument(
+        "--diffpool-prior",
+        choices=PRIORS,
+        default=DEFAULTS.prior,
+        help="which clusters the training starts from: rings prefers ring systems and the pieces "
+        "between them (default: %(default)s)",
+    )
+    group.add_argument(
+        "--diffpool-normalize",
+        action="store_true",
+        help="pool states and bond weights to means instead of sums",
+    )
+    group.add_argument(
+        "--diffpool-cluster-features",
+        action="store_true",
+        help="show the coarse encoder the size of each cluster and the bonds inside it",
+    )
+    group.add_argument(
+        "--diffpool-gate",
+        action="store_true",
+        help="start training with the coarse levels switched off by learned factors",
     )
     group.add_argument(
         "--diffpool-encoder",
@@ -164,6 +207,11 @@ def resolve_settings(args: argparse.Namespace, own_pooling: str | None) -> None:
         reason, allowed, idle = "--diffpool-levels 0", ("diffpool_levels",), DIFFPOOL_FIELDS
         reason += ", which trains without DiffPool"
     else:
+        if args.diffpool_gate and args.diffpool_readout == "last":
+            raise UsageError(
+                "argument --diffpool-gate: not allowed with --diffpool-readout last, which reads "
+                "out nothing but what the gate closes"
+            )
         return
     for name in given:
         if name not in allowed:

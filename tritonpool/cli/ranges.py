@@ -6,7 +6,7 @@ import argparse
 import math
 from collections.abc import Callable
 
-__all__ = ["MOST_SEED", "fraction", "non_negative", "whole_number"]
+__all__ = ["MOST_SEED", "fraction", "non_negative", "positive", "whole_number"]
 
 MOST_SEED = 2**32 - 1  # NumPy's and scikit-learn's generators take no more
 
@@ -40,6 +40,14 @@ def non_negative(text: str) -> float:
     number = _number(text)
     if not (math.isfinite(number) and number >= 0):
         raise argparse.ArgumentTypeError(f"must be a number of 0 or more, got {text!r}")
+    return number
+
+
+def positive(text: str) -> float:
+    """Read a finite number above 0."""
+    number = _number(text)
+    if not 0 < number < math.inf:
+        raise argparse.ArgumentTypeError(f"must be a number above 0, got {text!r}")
     return number
 
 

@@ -1,0 +1,119 @@
+"""What the bonds alone say about the atoms of a molecule: their places, and their rings.
+
+Both are properties of a batch's integers, so they are kept with its plan: made once, in the
+loader's workers if the loader knows that they are wanted, and moved to the device along with it.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.library import custom_op
+
+from tritonpool.handles import find
+from tritonpool.plan import Plan, once
+
+__all__ = ["positions", "ring_fragments"]
+
+
+def positions(plan: Plan, count: int) -> Tensor:
+    r"""Laplacian positional encodings (Dwivedi et al., arXiv:2003.00982): for each molecule the
+    eigenvectors of :math:`I - D^{-1/2} A D^{-1/2}` with the lowest eigenvalues, without the first.
+
+    Parameters
+    ----------
+    plan : Plan
+        the plan of a batch of molecules with ``V`` atoms
+    count : int
+        how many eigenvectors
+
+    Returns
+    -------
+    Tensor
+        ``V x count`` numbers with a mean square of 1 within a molecule, 0 beyond its last
+        eigenvector. The sign makes the entry of largest magnitude positive; between equal
+        eigenvalues and equal magnitudes the order of the atoms decides
+    """
+    if torch.compiler.is_compiling():
+        return _positions(plan.key, plan.batch, count)
+    found = once(plan.extras, ("positions", count), _eigenvectors, plan, count)
+    return _kept_on(plan, ("positions", count), found)
+
+
+def ring_fragments(plan: Plan) -> Tensor:
+    """The fragment of each atom and the number of fragments of its molecule: ``V x 2`` integers.
+
+    Each ring system is a fragment, and each connected piece between ring systems. A bond belongs to
+    a ring if the molecule stays connected without it. Fragments are numbered by their first atom.
+    """
+    if torch.compiler.is_compiling():
+        return _ring_fragments(plan.key, plan.batch)
+    found = once(plan.extras, "rings", _fragments, plan)
+    return _kept_on(plan, "rings", found)
+
+
+def _kept_on(plan: Plan, key: object, found: Tensor) -> Tensor:
+    """``found`` on the plan's device; a plan on a GPU whose loader did not make it, moves it."""
+    if found.device != plan.device:
+        found = plan.extras[key] = found.to(plan.device, non_blocking=True)
+    return found
+
+
+def _eigenvectors(plan: Plan, count: int) -> Tensor:
+    src, dst = plan.src.cpu().numpy(), plan.dst.cpu().numpy()
+    found = np.zeros((plan.num_nodes, count), dtype=np.float32)
+    node = edge = 0
+    for n, m in zip(plan.nodes.tolist(), plan.edges.tolist(), strict=True):
+        A = np.zeros((n, n))
+        A[src[edge : edge + m] - node, dst[edge : edge + m] - node] = 1
+        np.fill_diagonal(A, 0)
+        A = np.maximum(A, A.T)
+        root = np.sqrt(A.sum(1).clip(1))
+        _, vectors = np.linalg.eigh(np.eye(n) - A / np.outer(root, root))
+        vectors = vectors[:, 1 : count + 1] * np.sqrt(n)
+        largest = np.abs(vectors).round(6).argmax(0) if vectors.size else []
+        vectors = vectors * np.where(vectors[largest, range(vectors.shape[1])] < 0, -1, 1)
+        found[node : node + n, : vectors.shape[1]] = vectors
+        node, edge = node + n, edge + m
+    return torch.from_numpy(found)
+
+
+def _fragments(plan: Plan) -> Tensor:
+    import networkx as nx  # comes with torch
+
+    bonds = nx.Graph()
+    bonds.add_nodes_from(range(plan.num_nodes))
+    bonds.add_edges_from(zip(plan.src.tolist(), plan.dst.tolist(), strict=True))
+    bridges = set(nx.bridges(bonds))
+    in_ring = {atom for bond in bonds.edges if bond not in bridges for atom in bond}
+    bonds.remove_edges_from([(a, b) for a, b in bridges if a in in_ring or b in in_ring])
+    batch = plan.batch.cpu().numpy()
+    found = np.zeros((plan.num_nodes, 2), dtype=np.int64)
+    total = [0] * plan.num_graphs
+    for fragment in sorted(nx.connected_components(bonds), key=min):
+        molecule = int(batch[min(fragment)])
+        found[list(fragment), 0] = total[molecule]
+        total[molecule] += 1
+    found[:, 1] = np.array(total, dtype=np.int64)[batch]
+    return torch.from_numpy(found)
+
+
+@custom_op("tritonpool::positions", mutates_args=())
+def _positions(key: Tensor, batch: Tensor, count: int) -> Tensor:
+    return positions(find(key), count).clone()
+
+
+@_positions.register_fake
+def _(key, batch, count):
+    return batch.new_empty(batch.shape[0], count, dtype=torch.float32)
+
+
+@custom_op("tritonpool::ring_fragments", mutates_args=())
+def _ring_fragments(key: Tensor, batch: Tensor) -> Tensor:
+    return ring_fragments(find(key)).clone()
+
+
+@_ring_fragments.register_fake
+def _(key, batch):
+    return batch.new_empty(batch.shape[0], 2)
