@@ -16,7 +16,7 @@ from chemprop.nn import Aggregation, AttentiveAggregation, MeanAggregation, Norm
 from torch import Tensor, nn
 
 from tritonpool import DiffPool, Graph
-from tritonpool.chemprop.assignment import AssignmentPool
+from tritonpool.chemprop.assignment import AssignmentPool, NodeScores
 from tritonpool.chemprop.message_passing import DiffPoolMixin
 from tritonpool.chemprop.structure import ring_fragments
 
@@ -92,6 +92,20 @@ class _Fragments(DiffPool):
         return scores.scatter_(1, number, 0.0)
 
 
+def _one_on_top(model: MPNN) -> MPNN:
+    """The last level has one cluster for the whole molecule, as in the paper of DiffPool."""
+    for block in _blocks(model):
+        last = block.pools[-1]
+        block.pools[-1] = AssignmentPool(
+            last.in_channels,
+            1,
+            last.ratio,
+            assignment=NodeScores(last.in_channels, 1),
+            drop_self_loops=last.drop_self_loops,
+        )
+    return model
+
+
 class _NoBondFeatures(AssignmentPool):
     """Pools zeros instead of the bond features; their weights stay."""
 
@@ -134,6 +148,7 @@ CONTROLS: dict[str, Callable[[MPNN], MPNN]] = {
     "frozen head": _frozen_head,
     "shuffled": partial(_with_pools, cls=_Shuffled),
     "fragments": partial(_with_pools, cls=_Fragments, learns=False),
+    "one on top": _one_on_top,
     "no bond features": partial(_with_pools, cls=_NoBondFeatures),
     "mean and sum": _mean_and_sum,
     "attentive": _attentive,

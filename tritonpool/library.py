@@ -8,9 +8,6 @@ not when it is compiled, and its number is handed to the backward.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-
 import torch
 from torch import Tensor
 from torch.library import custom_op
@@ -74,12 +71,6 @@ def _again(call: Tensor) -> tuple[Plan, CoarsePlan, str]:
     return find(plan), find(coarse), BACKENDS[int(number)]
 
 
-@contextmanager
-def _full_precision(tensor: Tensor) -> Iterator[None]:
-    with torch.autocast(tensor.device.type, enabled=False):
-        yield
-
-
 def _given(*tensors: Tensor | None) -> list[Tensor]:
     """Those that there are, laid out as the fake results say."""
     return [t.contiguous() for t in tensors if t is not None]
@@ -104,7 +95,7 @@ def _coarsen(
     backend: str | None,
 ) -> list[Tensor]:
     *plans, name, call = _begin(S, w, plan, coarse, backend)
-    with _full_precision(S):
+    with torch.autocast(S.device.type, enabled=False):
         return [*_given(*load_backend(name).coarsen_fwd(S, X, F, w, *plans, eps)), call]
 
 
@@ -132,7 +123,7 @@ def _coarsen_backward(
     needs: list[bool],
 ) -> list[Tensor]:
     *plans, name = _again(call)
-    with _full_precision(S):
+    with torch.autocast(S.device.type, enabled=False):
         grads = load_backend(name).coarsen_bwd(
             dXc, dW, dFc, S, X, F, w, W, Fc, *plans, eps, tuple(needs)
         )
@@ -173,7 +164,7 @@ _coarsen.register_autograd(_back_coarsen, setup_context=_keep_coarsen)
 def _lift(S: Tensor, Xc: Tensor, plan: Tensor, coarse: Tensor, backend: str | None) -> list[Tensor]:
     *plans, name, call = _begin(S, None, plan, coarse, backend)
     check_cluster_rows(Xc, plans[1].plan.num_nodes)
-    with _full_precision(S):
+    with torch.autocast(S.device.type, enabled=False):
         return [*_given(load_backend(name).lift_fwd(S, Xc, *plans)), call]
 
 
@@ -187,7 +178,7 @@ def _lift_backward(
     dY: Tensor, S: Tensor, Xc: Tensor, call: Tensor, needs: list[bool]
 ) -> list[Tensor]:
     *plans, name = _again(call)
-    with _full_precision(S):
+    with torch.autocast(S.device.type, enabled=False):
         return _given(*load_backend(name).lift_bwd(dY.contiguous(), S, Xc, *plans, tuple(needs)))
 
 
@@ -218,7 +209,7 @@ def _losses(
     backend: str | None,
 ) -> list[Tensor]:
     *plans, name, call = _begin(S, w, plan, coarse, backend)
-    with _full_precision(S):
+    with torch.autocast(S.device.type, enabled=False):
         return [*load_backend(name).losses_fwd(S, w, *plans)[:2], call]
 
 
@@ -234,7 +225,7 @@ def _losses_backward(
 ) -> list[Tensor]:
     *plans, name = _again(call)
     implementation = load_backend(name)
-    with _full_precision(S):
+    with torch.autocast(S.device.type, enabled=False):
         # what a backend keeps for its backward differs in number and shape: made again here
         kept = implementation.losses_fwd(S, w, *plans)[2:]
         grads = implementation.losses_bwd(
