@@ -34,6 +34,10 @@ MODELS: dict[str, tuple[tuple[str, ...], str | None]] = {
     "DiffPool": ((), None),
     "DiffPool, norm": (("--aggregation", "norm"), None),
     "DiffPool, sum": (("--aggregation", "sum"), None),
+    "DiffPool, ratio 0.05, normalized": (
+        ("--diffpool-ratio", "0.05", "--diffpool-normalize"),
+        None,
+    ),
     "DiffPool, ratio 0.05": (("--diffpool-ratio", "0.05"), None),
     "DiffPool, ratio 0.1": (("--diffpool-ratio", "0.1"), None),
     "DiffPool, ratio 0.5": (("--diffpool-ratio", "0.5"), None),
@@ -60,6 +64,10 @@ MODELS: dict[str, tuple[tuple[str, ...], str | None]] = {
     "control: one cluster": (("--diffpool-max-clusters", "1"), None),
     "control: fixed random": ((), "fixed random"),
     "control: fixed random, ratio 0.05": (("--diffpool-ratio", "0.05"), "fixed random"),
+    "control: fixed random, ratio 0.05, normalized": (
+        ("--diffpool-ratio", "0.05", "--diffpool-normalize"),
+        "fixed random",
+    ),
     "control: frozen head": ((), "frozen head"),
     "control: shuffled": ((), "shuffled"),
     "control: rings and pieces between": ((), "fragments"),
