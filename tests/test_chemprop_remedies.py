@@ -88,8 +88,9 @@ def test_temperature_divides_the_scores():
     twice.assignment[-1].weight.data *= 2
     twice.assignment[-1].bias.data *= 2
     torch.testing.assert_close(layer(graph)[1], twice(graph)[1])
-    with pytest.raises(ValueError, match="temperature must be a number above 0, but is -1"):
-        DiffPool(3, 4, temperature=-1)
+    for wrong in (-1, "0.5", None, True, float("inf")):
+        with pytest.raises(ValueError, match="temperature must be a number above 0, but is "):
+            DiffPool(3, 4, temperature=wrong)
 
 
 def test_normalized_states_are_means_and_weights_sum_to_one():
@@ -226,3 +227,23 @@ def test_the_loader_knows_what_the_model_will_ask(workers: int, monkeypatch):
     assert np.allclose(plan.extras["positions", 3], positions(expected, 3))
     kept = plan.to("meta").extras
     assert {k: v.device.type for k, v in kept.items()} == dict.fromkeys(plan.extras, "meta")
+
+
+@pytest.mark.parametrize("settings", [{"normalize": True}, {"cluster_features": True}], ids=str)
+def test_sharp_clusters_are_finite_in_half_precision(settings):
+    """Clusters that hardly any atom belongs to: their sizes are 0 in float16."""
+    mp = DiffPoolBondMessagePassing(d_h=64, ratio=0.5, temperature=0.1, **settings)
+    with torch.autocast("cpu", dtype=torch.float16):
+        H = mp(batch_of(POLYMERS).bmg)
+    assert H.isfinite().all()
+    H.float().square().sum().backward()
+    assert all(p.grad.isfinite().all() for p in mp.parameters())
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_a_model_of_another_dtype(dtype):
+    mp = DiffPoolBondMessagePassing(d_h=16, ratio=0.5, **ALL).to(dtype)
+    bmg = batch_of(POLYMERS[:3]).bmg
+    bmg.V, bmg.E = bmg.V.to(dtype), bmg.E.to(dtype)
+    H = mp(bmg)
+    assert H.dtype == dtype and H.isfinite().all()

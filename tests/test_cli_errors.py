@@ -61,7 +61,7 @@ OPTIONS = [
         ("--diffpool-temperature", 0),
         "argument --diffpool-temperature: must be a number above 0, go",
     ),
-    (("--diffpool-positions", -1), "argument --diffpool-positions: must be a whole number at leas"),
+    (("--diffpool-positions", -1), "argument --diffpool-positions: must be a whole number from 0 "),
     (("--diffpool-prior", "brics"), "argument --diffpool-prior: invalid choice: 'brics'"),
     (("--train-size", 0), "argument --train-size: must be a whole number at least 1, got '0'"),
     (("--precision", "8"), "argument --precision: invalid choice: '8'"),

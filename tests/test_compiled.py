@@ -3,6 +3,7 @@
 import copy
 import gc
 import pickle
+import threading
 
 import pytest
 import torch
@@ -207,11 +208,35 @@ def test_ops_keep_the_rules_of_custom_ops():
     check(sums._sampled_products, (plan.in_ptr, plan.in_src, by_node, by_node))
 
 
+def test_eager_code_goes_on_while_another_thread_compiles():
+    given, stop, failures = sample(), threading.Event(), []
+    expected = outcome(pooled, given, "sparse")
+
+    def work():
+        while not stop.is_set():
+            try:
+                for a, b in zip(outcome(pooled, given, "sparse"), expected, strict=True):
+                    torch.testing.assert_close(a, b)
+            except Exception as error:
+                failures.append(error)
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    try:
+        compiled = torch.compile(pooled, fullgraph=True, backend="aot_eager")
+        outcome(compiled, sample(1), "sparse")
+    finally:
+        stop.set()
+        thread.join()
+    assert not failures, failures[0]
+
+
 @pytest.mark.slow
-def test_inductor_gives_the_same():
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_inductor_gives_the_same(dtype):
     compiled = torch.compile(pooled, fullgraph=True)
     for seed in range(3):
-        given = sample(seed)
+        given = sample(seed).to(dtype)
         expected = outcome(pooled, given, "sparse")
         for a, b in zip(outcome(compiled, given, "sparse"), expected, strict=True):
             torch.testing.assert_close(a, b)

@@ -137,6 +137,10 @@ def test_save_load_copy_reset_repr():
     layer.reset_parameters()
     assert not torch.equal(layer(graph)[1], expected)
     assert repr(layer).startswith("DiffPool(\n  in_channels=5, max_clusters=4, ratio=0.5\n")
+    sharper = repr(DiffPool(5, 4, 0.5, temperature=0.2))
+    assert sharper.startswith(
+        "DiffPool(\n  in_channels=5, max_clusters=4, ratio=0.5, temperature=0.2"
+    )
 
 
 def test_no_padding_no_batch_effect():

@@ -307,3 +307,13 @@ def test_a_backward_without_any_gradient_is_none():
     coarse = coarsen(Graph(torch.randn(3, 2), torch.zeros(2, 0, dtype=torch.int64)), S)
     (Silent.apply(coarse.x).sum() + S.sum()).backward()
     assert torch.equal(S.grad, torch.ones(3, 2))
+
+
+def test_counts_may_be_changed_after_the_call():
+    graph = Graph(torch.randn(4, 2), torch.tensor([[0, 1, 2], [1, 2, 3]]))
+    S = torch.rand(4, 3).softmax(1)
+    counts = torch.tensor([3])
+    expected = tritonpool.coarsen(graph, S, counts)
+    counts[0] = 2
+    found = tritonpool.coarsen(graph, S, torch.tensor([3]))
+    assert torch.equal(found.x, expected.x) and found.num_nodes == 3

@@ -94,7 +94,8 @@ class DiffPool(nn.Module):
         number = isinstance(ratio, (int, float)) and not isinstance(ratio, bool)
         if not (number and 0 < ratio <= 1):
             raise ValueError(f"ratio must be a number above 0 and at most 1, but is {ratio!r}")
-        if not 0 < temperature < float("inf"):
+        number = isinstance(temperature, (int, float)) and not isinstance(temperature, bool)
+        if not (number and 0 < temperature < float("inf")):
             raise ValueError(f"temperature must be a number above 0, but is {temperature!r}")
         if not (assignment is None or isinstance(assignment, nn.Module)):
             raise ValueError(
@@ -202,6 +203,6 @@ class DiffPool(nn.Module):
         return coarsen_planned(pooled, S, coarse), S, losses
 
     def extra_repr(self) -> str:
-        return (
-            f"in_channels={self.in_channels}, max_clusters={self.max_clusters}, ratio={self.ratio}"
-        )
+        shown = ["in_channels", "max_clusters", "ratio"]
+        shown += ["temperature"] if self.temperature != 1 else []
+        return ", ".join(f"{name}={getattr(self, name)}" for name in shown)

@@ -19,8 +19,8 @@ _numbers = itertools.count()
 
 
 class Keyed:
-    """A dataclass with a field ``key``: a tensor that stands for the object in compiled graphs, and
-    does not keep it alive."""
+    """A dataclass with a field ``key``: a tensor that stands for the object in compiled graphs. It
+    does not keep the object alive; a :func:`ticket`, which an op returns in its place, does."""
 
     key: Tensor | None
 

@@ -210,7 +210,7 @@ def _losses(
 ) -> list[Tensor]:
     *plans, name, call = _begin(S, w, plan, coarse, backend)
     with torch.autocast(S.device.type, enabled=False):
-        return [*load_backend(name).losses_fwd(S, w, *plans)[:2], call]
+        return [*_given(*load_backend(name).losses_fwd(S, w, *plans)[:2]), call]
 
 
 @_losses.register_fake

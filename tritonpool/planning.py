@@ -68,6 +68,12 @@ def make_plan(
     if torch.compiler.is_compiling():
         made = _plan(edge_index, batch, num_nodes, num_graphs, grouped)
         return Plan(**dict(zip(_names(grouped), made, strict=True)))
+    return _make_plan(edge_index, batch, num_nodes, num_graphs, grouped)
+
+
+def _make_plan(
+    edge_index: Tensor, batch: Tensor | None, num_nodes: int, num_graphs: int, grouped: bool
+) -> Plan:
     device = edge_index.device
     if device.type != "cpu":
         packed = edge_index.reshape(-1)
@@ -84,14 +90,19 @@ def make_plan(
 
 
 def coarse_plan(plan: Plan, clusters: Tensor, drop_self_loops: bool) -> CoarsePlan:
-    """The plan of the coarse graph, for ``clusters`` (a CPU tensor of shape ``G``); cached."""
+    """The plan of the coarse graph, for ``clusters`` (a CPU tensor of shape ``G``). Cached with the
+    plan; in compiled code the op finds it there and returns copies."""
     if torch.compiler.is_compiling():
         counts, rev, key, *made = _coarse_plan(plan.key, plan.src, clusters, drop_self_loops)
         pairs = Plan(**dict(zip(ALWAYS, made, strict=True)))
         return CoarsePlan(clusters, drop_self_loops, counts, rev, pairs, key)
+    return _cached_coarse_plan(plan, clusters, drop_self_loops)
 
+
+def _cached_coarse_plan(plan: Plan, clusters: Tensor, drop_self_loops: bool) -> CoarsePlan:
     def make() -> CoarsePlan:
-        return CoarsePlan.build(clusters, drop_self_loops).to(plan.device)
+        # the counts are the caller's, who may change them
+        return CoarsePlan.build(clusters.clone(), drop_self_loops).to(plan.device)
 
     return once(plan._coarse, (clusters.numpy().tobytes(), drop_self_loops), make)
 
@@ -126,7 +137,7 @@ def _names(grouped: bool) -> tuple[str, ...]:
 def _plan(
     edge_index: Tensor, batch: Tensor | None, num_nodes: int, num_graphs: int, grouped: bool
 ) -> list[Tensor]:
-    plan = make_plan(edge_index, batch, num_nodes, num_graphs, grouped)
+    plan = _make_plan(edge_index, batch, num_nodes, num_graphs, grouped)
     # a graph is compiled for all batches, so what a batch may lack is there in every one
     every = torch.arange(plan.num_edges + 1, device=plan.device)
     filled = replace(plan, key=plan.key)
@@ -150,7 +161,7 @@ def _coarse_plan(key: Tensor, src: Tensor, clusters: Tensor, drop_self_loops: bo
     plan = find(key)
     if bool((clusters < 0).any()):
         raise ValueError(f"clusters must be at least 0, but hold {int(clusters.min())}")
-    coarse = coarse_plan(plan, clusters.clone(), drop_self_loops)
+    coarse = _cached_coarse_plan(plan, clusters, drop_self_loops)
     own = [coarse.counts.clone(), coarse.rev.clone(), ticket(coarse.key, plan, coarse)]
     return own + _copies(coarse.plan, ALWAYS, plan)
 

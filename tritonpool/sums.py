@@ -41,6 +41,10 @@ def gather_sum(ptr: Tensor, index: Tensor, rows: Tensor, weight: Tensor | None =
     """
     if torch.compiler.is_compiling():
         return _gather_sum(ptr, index, rows, weight)
+    return _gather_sum_now(ptr, index, rows, weight)
+
+
+def _gather_sum_now(ptr: Tensor, index: Tensor, rows: Tensor, weight: Tensor | None) -> Tensor:
     if not (index.numel() and rows.shape[1]):  # the bag refuses a table without entries
         return rows.new_zeros(ptr.numel() - 1, rows.shape[1])
     if rows.dtype == torch.float64:
@@ -60,17 +64,22 @@ def sampled_products(ptr: Tensor, column: Tensor, rows: Tensor, columns: Tensor)
     """``<rows[i], columns[column[k]]>`` for every ``k`` from ``ptr[i]`` to ``ptr[i + 1]``."""
     if torch.compiler.is_compiling():
         return _sampled_products(ptr, column, rows, columns)
+    return _sampled_products_now(ptr, column, rows, columns)
+
+
+def _sampled_products_now(ptr: Tensor, column: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
     pattern = csr_matrix(ptr, column, rows.new_zeros(column.numel()), len(columns))
     return torch.sparse.sampled_addmm(pattern, rows, columns.t(), beta=0.0).values()
 
 
 # Under torch.compile the sums are ops of their own: which of them is the right one depends on
-# sizes that are unknown there, and sparse matrices cannot be traced.
+# sizes that are unknown there, and sparse matrices cannot be traced. An op never asks whether code
+# is being compiled, because another thread may be compiling while it runs.
 
 
 @custom_op("tritonpool::gather_sum", mutates_args=())
 def _gather_sum(ptr: Tensor, index: Tensor, rows: Tensor, weight: Tensor | None) -> Tensor:
-    return gather_sum(ptr, index, rows, weight)
+    return _gather_sum_now(ptr, index, rows, weight)
 
 
 @_gather_sum.register_fake
@@ -80,7 +89,7 @@ def _(ptr, index, rows, weight):
 
 @custom_op("tritonpool::sampled_products", mutates_args=())
 def _sampled_products(ptr: Tensor, column: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
-    return sampled_products(ptr, column, rows, columns)
+    return _sampled_products_now(ptr, column, rows, columns)
 
 
 @_sampled_products.register_fake

@@ -10,7 +10,9 @@ from tritonpool.graph import Graph
 
 __all__ = ["coarse_inputs"]
 
-EPS = 1e-8
+# Clusters with a smaller share of a node are treated as if they had this one: their means are not
+# worth gradients that float16 cannot hold.
+LEAST = 0.01
 
 
 def coarse_inputs(
@@ -25,10 +27,11 @@ def coarse_inputs(
         the pooled graph with ``P`` clusters and ``E`` pairs: node states ``P x D``, edge features
         ``E x C``, edge weights ``E``; with ``cluster_features`` the pairs ``p = q`` are among them
     mass : Tensor | None
-        :math:`m_p = \sum_i S_{ip}`, ``P x 1``; needed by both options
+        :math:`m_p = \sum_i S_{ip}`, ``P x 1``, in float32 or float64 as the node states then are;
+        needed by both options
     normalize : bool
         divide :math:`X'_p` by :math:`m_p`, and :math:`W_{pq}` by :math:`\sum_p W_{pq}` over the
-        pairs :math:`p \ne q`
+        pairs :math:`p \ne q`; divisors below 0.01 count as 0.01
     cluster_features : bool
         append :math:`\log m_p`, :math:`W_{pp}` and :math:`F'_{pp}` to the node states, and give the
         pairs ``p = q``, which are no neighbours, the weight 0
@@ -44,13 +47,13 @@ def coarse_inputs(
         loops = coarse.edge_index[0] == coarse.edge_index[1]
         own = torch.cat([W.to(F.dtype)[:, None], F], 1)
         inside = node_sum(own, loops.to(W.dtype), coarse.plan)
-        added = [mass.clamp(min=EPS).log().to(X.dtype), inside.to(X.dtype)]
+        added = [mass.clamp(min=LEAST).log(), inside.to(mass.dtype)]
         W = W.masked_fill(loops, 0)
     if normalize:
-        X = X / mass.clamp(min=EPS)
+        X = X / mass.clamp(min=LEAST)
         total = node_sum(W[:, None], torch.ones_like(W), coarse.plan)
-        W = W / total.clamp(min=EPS)[:, 0].index_select(0, coarse.plan.dst)
+        W = W / total.clamp(min=LEAST)[:, 0].index_select(0, coarse.plan.dst)
     attr = torch.cat([F, W.to(F.dtype)[:, None]], 1)
-    return coarse.replace(
-        x=torch.cat([X, *added], 1) if added else X, edge_attr=attr, edge_weight=W
-    )
+    X = torch.cat([X, *added], 1) if added else X
+    X = X if mass is None else X.to(F.dtype)
+    return coarse.replace(x=X, edge_attr=attr, edge_weight=W)

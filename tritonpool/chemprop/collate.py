@@ -50,6 +50,7 @@ class PlannedMolGraph(BatchMolGraph):
         """Move the tensors to page-locked memory, in place; the data loader asks for it."""
         for name in TENSORS:
             setattr(self, name, getattr(self, name).pin_memory())
+        self.plan.extras.update({k: v.pin_memory() for k, v in self.plan.extras.items()})
         return self
 
 

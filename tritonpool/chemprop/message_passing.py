@@ -14,6 +14,7 @@ from tritonpool.chemprop.readout import aggregate
 from tritonpool.chemprop.segments import edge_messages, node_sum
 from tritonpool.chemprop.settings import DiffPoolSettings
 from tritonpool.chemprop.weighted import WeightedAtomMessagePassing, WeightedBondMessagePassing
+from tritonpool.dtypes import accumulate_in
 from tritonpool.graph import Graph
 from tritonpool.plan import Plan
 
@@ -228,7 +229,9 @@ class DiffPoolMixin:
         if not (self.normalize or self.cluster_features):
             coarse, _, losses = pool(graph, compute_losses=compute_losses)
             return coarse, None, losses
+        # in float32 at least: shares that are added up or divided by may be too small for float16
         counted = torch.cat([graph.x, torch.ones_like(graph.x[:, :1])], 1)
+        counted = counted.to(accumulate_in(graph.x))
         coarse, _, losses = pool(graph, counted, compute_losses=compute_losses)
         return coarse.replace(x=coarse.x[:, :-1]), coarse.x[:, -1:], losses
 

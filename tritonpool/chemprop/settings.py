@@ -61,13 +61,15 @@ class DiffPoolSettings:
     prior : str, default="none"
         ``"rings"``: at the first level an atom starts with a preference, 4 on its score, for the
         cluster of its ring system or of its piece between ring systems
-        (:func:`~tritonpool.chemprop.structure.ring_fragments`)
+        (:func:`~tritonpool.chemprop.structure.ring_fragments`). Which cluster that is depends on
+        the order of the atoms, and so does the prediction
     normalize : bool, default=False
-        divide the pooled states by the number of atoms in their cluster, and the pooled bond
-        weights by their sum over the bonds that end in the same cluster, so that both are means
+        divide the pooled states by the number of nodes of the level below in their cluster, and
+        the pooled bond weights by their sum over the bonds that end in the same cluster, so that
+        both are means
     cluster_features : bool, default=False
-        the coarse encoder also sees the logarithm of the number of atoms in a cluster, and the
-        weight and the mean features of the bonds inside it
+        the coarse encoder also sees the logarithm of the number of nodes in a cluster, and the
+        weight and the mean features of the bonds inside it, which are pooled on with the others
     gate : bool, default=False
         multiply what is read out of each coarse level by a learned number that starts at 0, so
         that training starts from the model without levels; not with ``readout="last"``

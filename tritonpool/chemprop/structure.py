@@ -6,6 +6,8 @@ loader's workers if the loader knows that they are wanted, and moved to the devi
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -37,27 +39,24 @@ def positions(plan: Plan, count: int) -> Tensor:
     """
     if torch.compiler.is_compiling():
         return _positions(plan.key, plan.batch, count)
-    found = once(plan.extras, ("positions", count), _eigenvectors, plan, count)
-    return _kept_on(plan, ("positions", count), found)
+    return _kept(plan, ("positions", count), _eigenvectors, count)
 
 
 def ring_fragments(plan: Plan) -> Tensor:
     """The fragment of each atom and the number of fragments of its molecule: ``V x 2`` integers.
 
     Each ring system is a fragment, and each connected piece between ring systems. A bond belongs to
-    a ring if the molecule stays connected without it. Fragments are numbered by their first atom.
+    a ring if the molecule stays connected without it. Fragments are numbered by their first atom,
+    so the numbers depend on the order of the atoms.
     """
     if torch.compiler.is_compiling():
         return _ring_fragments(plan.key, plan.batch)
-    found = once(plan.extras, "rings", _fragments, plan)
-    return _kept_on(plan, "rings", found)
+    return _kept(plan, "rings", _fragments)
 
 
-def _kept_on(plan: Plan, key: object, found: Tensor) -> Tensor:
-    """``found`` on the plan's device; a plan on a GPU whose loader did not make it, moves it."""
-    if found.device != plan.device:
-        found = plan.extras[key] = found.to(plan.device, non_blocking=True)
-    return found
+def _kept(plan: Plan, name: object, make: Callable, *args: object) -> Tensor:
+    """What ``make`` says about the plan, kept with it on its device."""
+    return once(plan.extras, name, lambda: make(plan, *args).to(plan.device, non_blocking=True))
 
 
 def _eigenvectors(plan: Plan, count: int) -> Tensor:
@@ -80,7 +79,7 @@ def _eigenvectors(plan: Plan, count: int) -> Tensor:
 
 
 def _fragments(plan: Plan) -> Tensor:
-    import networkx as nx  # comes with torch
+    import networkx as nx
 
     bonds = nx.Graph()
     bonds.add_nodes_from(range(plan.num_nodes))
@@ -101,7 +100,7 @@ def _fragments(plan: Plan) -> Tensor:
 
 @custom_op("tritonpool::positions", mutates_args=())
 def _positions(key: Tensor, batch: Tensor, count: int) -> Tensor:
-    return positions(find(key), count).clone()
+    return _kept(find(key), ("positions", count), _eigenvectors, count).clone()
 
 
 @_positions.register_fake
@@ -111,7 +110,7 @@ def _(key, batch, count):
 
 @custom_op("tritonpool::ring_fragments", mutates_args=())
 def _ring_fragments(key: Tensor, batch: Tensor) -> Tensor:
-    return ring_fragments(find(key)).clone()
+    return _kept(find(key), "rings", _fragments).clone()
 
 
 @_ring_fragments.register_fake

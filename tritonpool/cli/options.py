@@ -48,6 +48,7 @@ DIFFPOOL_FIELDS = {
     "diffpool_entropy_weight": "entropy_weight",
 }
 
+MOST_POSITIONS = 256
 MOST_CLUSTERS = 4096  # of one molecule: its coarse graph has their square of edges
 
 
@@ -96,7 +97,7 @@ def add_options(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
     )
     group.add_argument(
         "--diffpool-positions",
-        type=whole_number(0),
+        type=whole_number(0, MOST_POSITIONS),
         default=DEFAULTS.positions,
         help="how many Laplacian positional encodings the assignment network sees "
         "(default: %(default)s)",
@@ -106,7 +107,8 @@ def add_options(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
         choices=PRIORS,
         default=DEFAULTS.prior,
         help="which clusters the training starts from: rings prefers ring systems and the pieces "
-        "between them (default: %(default)s)",
+        "between them; it makes a prediction depend on the order of the atoms "
+        "(default: %(default)s)",
     )
     group.add_argument(
         "--diffpool-normalize",
