@@ -191,3 +191,11 @@ def test_states_that_are_not_finite_are_named():
         layer.assignment[0].bias.fill_(torch.inf)
     with pytest.raises(ValueError, match="the scores hold NaN or infinity"):
         layer(given)
+
+
+@pytest.mark.parametrize("compute_losses", [True, False])
+def test_negative_weights_are_named(compute_losses):
+    given = batch()
+    wrong = given.replace(edge_weight=given.edge_weight.index_fill(0, torch.tensor([2]), -1.0))
+    with pytest.raises(ValueError, match=r"edge_weight must be at least 0, but edge_weight\[2\]"):
+        DiffPool(5, 4, 0.5)(wrong, compute_losses=compute_losses)

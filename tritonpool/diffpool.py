@@ -7,6 +7,7 @@ import inspect
 import torch
 from torch import Tensor, nn
 
+from tritonpool.checks import check_weights
 from tritonpool.coarse_plan import cluster_counts
 from tritonpool.graph import Graph
 from tritonpool.losses import planned_losses
@@ -173,7 +174,7 @@ class DiffPool(nn.Module):
         ------
         ValueError
             if ``hard`` is used in training mode, if a shape does not fit, or, for tensors on the
-            CPU, if a score is not finite
+            CPU, if a score is not finite or an edge weight negative
         """
         if hard and self.training:
             raise ValueError("hard=True has no gradient and is for inference: call eval() first")
@@ -186,12 +187,13 @@ class DiffPool(nn.Module):
         logits = self.scores(graph)
         if self.temperature != 1:
             logits = logits / self.temperature
-        looks = logits.device.type == "cpu" and not torch.compiler.is_compiling()
-        if looks and not bool(logits.detach().isfinite().all()):
-            what = "graph.x holds" if not bool(graph.x.isfinite().all()) else "the scores hold"
-            raise ValueError(
-                f"{what} NaN or infinity: look at the inputs, and whether the training diverges"
-            )
+        if logits.device.type == "cpu" and not torch.compiler.is_compiling():
+            check_weights(graph.edge_weight)
+            if not bool(logits.detach().isfinite().all()):
+                what = "graph.x holds" if not bool(graph.x.isfinite().all()) else "the scores hold"
+                raise ValueError(
+                    f"{what} NaN or infinity: look at the inputs, and whether the training diverges"
+                )
         S = masked_softmax(logits, coarse.counts[graph.plan.batch])
         if hard:
             S = torch.zeros_like(S).scatter_(1, S.argmax(1, keepdim=True), 1)
