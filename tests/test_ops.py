@@ -207,19 +207,36 @@ def test_memory_saved_for_backward(backend):
 
 
 def test_wide_bond_features_are_chunked_without_a_trace(monkeypatch):
-    sample = make_sample([9, 8], [30, 20], [4, 5], K=5, C=11)
+    sample = make_sample([9, 8], [30, 20], [4, 5], K=5, C=30)
     expected = everything(sample, "sparse")
-    monkeypatch.setattr(sparse, "CHUNK_ELEMENTS", 5 * 17 * 5)
+    monkeypatch.setattr(sparse, "CHUNK_ELEMENTS", 17 * 17 * 5)
     chunks = []
     original = sparse._chunks
     monkeypatch.setattr(sparse, "_chunks", lambda *a: chunks.append([*original(*a)]) or chunks[-1])
     found = everything(sample, "sparse")
-    assert [part.stop for part in chunks[0]] == [5, 10, 12]
+    assert [part.stop for part in chunks[0]] == [16, 32]
     for name, value in found.items():
         torch.testing.assert_close(value, expected[name], rtol=1e-12, atol=1e-12)
     monkeypatch.setattr(sparse, "CHUNK_ELEMENTS", 1)
     everything(sample, "sparse")
-    assert [part.stop for part in chunks[-1]] == [4, 8, 12]
+    assert [part.stop for part in chunks[-1]] == [8, 16, 24, 32]
+
+
+def test_nodes_with_many_edges():
+    """Beyond eight edges a node has several groups of slots; here 12 into, 9 and 17 out of one."""
+    sample = make_sample([14, 20], [0, 0], [3, 4], K=4, C=3, shuffle=False)
+    ends = [(i, 0) for i in range(1, 13)] + [(2, i) for i in range(5, 14)]
+    ends += [(14, i) for i in range(15, 32)] + [(20, 20), (20, 21)]
+    edges = torch.tensor(ends).T
+    gen = torch.Generator().manual_seed(0)
+    F = torch.randn(len(ends), 3, generator=gen, dtype=torch.float64)
+    w = torch.rand(len(ends), generator=gen, dtype=torch.float64)
+    sample.graph = Graph(sample.graph.x, edges, F, w, sample.graph.batch, 2)
+    plan = sample.graph.plan
+    assert plan.out_slots == (8, 34 + 1 + 2) and plan.in_slots == (8, 34 + 1)
+    expected = everything(sample, "reference")
+    for name, value in everything(sample, "sparse").items():
+        torch.testing.assert_close(value, expected[name], rtol=1e-12, atol=1e-12)
 
 
 def test_nothing_is_warned_about(recwarn):

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from tritonpool.handles import Keyed
-from tritonpool.plan import Plan, move_together, offsets, once
+from tritonpool.plan import Plan, move_together, offsets, once, slot_sizes
 
 __all__ = ["CoarsePlan", "cluster_counts"]
 
@@ -78,6 +78,7 @@ class CoarsePlan(Keyed):
         dst = first[src] + q
         rev = torch.from_numpy(out_ptr[dst] + back)
         out_ptr = torch.from_numpy(out_ptr)
+        sizes = slot_sizes(degree)
         plan = Plan(
             nodes=clusters,
             edges=torch.from_numpy(edges),
@@ -90,6 +91,8 @@ class CoarsePlan(Keyed):
             in_ptr=out_ptr,  # every pair has its reverse, so in-degrees equal out-degrees
             in_edge=rev,
             batch=torch.from_numpy(batch),
+            out_slots=sizes,
+            in_slots=sizes,
         )
         return cls(clusters, drop_self_loops, clusters, rev, plan)
 

@@ -13,17 +13,15 @@ import torch
 from torch import Tensor
 
 from tritonpool.coarse_plan import CoarsePlan
-from tritonpool.plan import Plan, move_together, offsets, once
+from tritonpool.plan import Plan, move_together, offsets, once, slot_sizes
 
 __all__ = [
     "AssignmentPattern",
-    "EdgePattern",
-    "EndPattern",
     "PairPattern",
+    "SlotPattern",
     "assignment_pattern",
-    "edge_pattern",
-    "end_pattern",
     "pair_pattern",
+    "slot_pattern",
     "used_entries",
 ]
 
@@ -75,62 +73,52 @@ def _used(plan: Plan, coarse: CoarsePlan, columns: int) -> Tensor:
     return torch.arange(columns, device=plan.device) < width
 
 
-class EdgePattern(NamedTuple):
-    """A matrix with a row for each edge feature and node, which holds that feature of the edges
-    out of the node, in the columns of their targets."""
+class SlotPattern(NamedTuple):
+    """The edges out of each node, or into it, as the rows of small matrices: groups of ``D`` slots,
+    one group for each node, more for a node with more than ``D`` edges. A node's last slots may be
+    empty."""
 
-    ptr: Tensor  # [width V + 1] each row's first entry: all nodes for the first feature, and so on
-    target: Tensor  # column of the entry: out_edge's targets for each feature
-
-
-def edge_pattern(plan: Plan, width: int) -> EdgePattern:
-    """The pattern for ``width`` edge features."""
-    return once(plan._items, ("edges", width), _edges, plan, width)
-
-
-def _edges(plan: Plan, width: int) -> EdgePattern:
-    E = plan.num_edges
-    feature = torch.arange(width, device=plan.device)
-    ptr = (plan.out_ptr[:-1] + E * feature[:, None]).view(-1)
-    return EdgePattern(
-        torch.nn.functional.pad(ptr, (0, 1), value=E * width),
-        plan.out_dst.repeat(width),
-    )
+    edge: Tensor  # [groups, D] edge in the slot, or E
+    end: Tensor  # [groups, D] the edge's other end, or 0
+    slot: Tensor  # [E] the slot of each edge
+    group_ptr: Tensor | None  # [V + 1] each node's first group; None: one for each node
+    node: Tensor | None  # [groups] node of the group; None: one for each node
 
 
-class EndPattern(NamedTuple):
-    """Sums over a node's edges of what stands at the other end: ``V x 2 x width`` rows, of which
-    incoming edges take the first half of their source's and outgoing edges the second half of
-    their target's."""
-
-    in_ptr: Tensor  # [V + 1] each node's first entry
-    in_row: Tensor  # row of the entry: in_edge, all features of each
-    out_ptr: Tensor
-    out_row: Tensor  # the same for out_edge
+def slot_pattern(plan: Plan, incoming: bool) -> SlotPattern:
+    """The pattern of the edges into (``incoming``) or out of each node."""
+    return once(plan._items, ("slots", incoming), _slots, plan, incoming)
 
 
-def end_pattern(plan: Plan, width: int) -> EndPattern:
-    """The pattern for ``width`` edge features."""
-    return once(plan._items, ("ends", width), _ends, plan, width)
-
-
-def _ends(plan: Plan, width: int) -> EndPattern:
-    feature = torch.arange(2 * width, device=plan.device).view(2, width)
-    source = plan.in_src[:, None] * (2 * width)
-    target = plan.out_dst[:, None] * (2 * width)
-    return EndPattern(
-        plan.in_ptr * width,
-        (source + feature[0]).view(-1),
-        plan.out_ptr * width,
-        (target + feature[1]).view(-1),
-    )
+def _slots(plan: Plan, incoming: bool) -> SlotPattern:
+    if incoming:
+        ptr, order, end, sizes = plan.in_ptr, plan.in_edge, plan.src, plan.in_slots
+    else:
+        ptr, order, end, sizes = plan.out_ptr, plan.out_edge, plan.dst, plan.out_slots
+    if sizes is None:  # the plan comes out of a compiled graph
+        sizes = slot_sizes(ptr.diff().cpu().numpy())
+    (D, groups), E, device = sizes, plan.num_edges, plan.device
+    first, last, group_ptr, node = ptr[:-1], ptr[1:], None, None
+    if groups > plan.num_nodes:
+        each = ((last - first + D - 1) // D).clamp(min=1)
+        group_ptr = torch.nn.functional.pad(each.cumsum(0), (1, 0))
+        node = torch.arange(plan.num_nodes, device=device)
+        node = node.repeat_interleave(each, output_size=groups)
+        skipped = torch.arange(groups, device=device) - group_ptr[node]
+        first, last = first[node] + skipped * D, last[node]
+    place = first[:, None] + torch.arange(D, device=device)
+    none = torch.nn.functional.pad(order, (0, 1), value=E)
+    edge = torch.where(place < last[:, None], none[place.clamp(max=E)], E)
+    slots = torch.arange(edge.numel(), device=device)
+    slot = slots.new_empty(E + 1).index_copy_(0, edge.view(-1), slots)[:E]
+    return SlotPattern(edge, torch.nn.functional.pad(end, (0, 1))[edge], slot, group_ptr, node)
 
 
 class PairPattern(NamedTuple):
     """The pairs of clusters as cells of a ``P x max_clusters`` tensor."""
 
     cell: Tensor  # [pairs] cell of each pair
-    pair: Tensor  # [P 2 max_clusters] pair of each cell, and of its mirror image; else their number
+    pair: Tensor  # [2, P max_clusters] pair of each cell, and of its mirror image; or their number
 
 
 def pair_pattern(coarse: CoarsePlan) -> PairPattern:
@@ -146,5 +134,4 @@ def _pairs(coarse: CoarsePlan) -> PairPattern:
     pair = torch.full((2, plan.num_nodes * K), plan.num_edges, device=plan.device)
     pair[0].index_copy_(0, cell, torch.arange(plan.num_edges, device=plan.device))
     pair[1].index_copy_(0, cell, coarse.rev)
-    pair = pair.view(2, plan.num_nodes, K).transpose(0, 1).reshape(-1)
     return PairPattern(cell, pair)

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from tritonpool.handles import Keyed
 
-__all__ = ["Plan", "move_together", "offsets", "once", "outside_inference"]
+__all__ = ["Plan", "move_together", "offsets", "once", "outside_inference", "slot_sizes"]
 
 
 def offsets(counts: np.ndarray) -> np.ndarray:
@@ -24,6 +24,16 @@ def offsets(counts: np.ndarray) -> np.ndarray:
     ptr = np.zeros(len(counts) + 1, dtype=np.int64)
     np.cumsum(counts, out=ptr[1:])
     return ptr
+
+
+MOST_SLOTS = 8  # edges of a node that are treated alike; atoms have fewer neighbours
+
+
+def slot_sizes(degree: np.ndarray) -> tuple[int, int]:
+    """How many slots for edges a group has, and how many groups the nodes of these degrees need:
+    one each, and more for a node with more than :data:`MOST_SLOTS` edges."""
+    slots = int(degree.max(initial=1).clip(1, MOST_SLOTS))
+    return slots, int(np.maximum(-(-degree // slots), 1).sum())
 
 
 # A plan made during validation may be used in training later, where inference tensors are refused.
@@ -52,7 +62,7 @@ def move_together(tensors: list[Tensor | None], device: torch.device) -> list[Te
 
 
 # kept on the host or made again, when a plan is moved to a device
-HOST = ("nodes", "edges", "key", "extras", "_coarse", "_items")
+HOST = ("nodes", "edges", "out_slots", "in_slots", "key", "extras", "_coarse", "_items")
 
 
 @dataclass(eq=False)
@@ -76,6 +86,8 @@ class Plan(Keyed):
     order: Tensor | None = None  # [E] position -> the caller's edge; None: already in graph order
     parallel: Tensor | None = None  # [E] number of the edge's (src, dst) pair; None: all distinct
     parallel_ptr: Tensor | None = None  # where each pair's edges start in out_edge
+    out_slots: tuple[int, int] | None = None  # sizes of the groups of outgoing edges (slot_sizes)
+    in_slots: tuple[int, int] | None = None  # and of incoming ones
     key: Tensor | None = field(default=None, repr=False)  # stands for this plan in compiled graphs
     extras: dict = field(default_factory=dict, repr=False)  # what a layer wants to know besides
     _coarse: dict = field(default_factory=dict, repr=False)  # the coarse plans made so far
@@ -170,6 +182,8 @@ class Plan(Keyed):
             parallel = np.empty_like(out_edge)
             parallel[out_edge] = number
             parallel_ptr = offsets(np.bincount(number))
+        out_degree = np.bincount(src, minlength=num_nodes)
+        in_degree = np.bincount(dst, minlength=num_nodes)
         made = {
             "nodes": nodes,
             "edges": edges,
@@ -177,16 +191,17 @@ class Plan(Keyed):
             "edge_ptr": offsets(edges),
             "src": src,
             "dst": dst,
-            "out_ptr": offsets(np.bincount(src, minlength=num_nodes)),
+            "out_ptr": offsets(out_degree),
             "out_edge": out_edge,
-            "in_ptr": offsets(np.bincount(dst, minlength=num_nodes)),
+            "in_ptr": offsets(in_degree),
             "in_edge": dst.argsort(kind="stable"),
             "order": order,
             "parallel": parallel,
             "parallel_ptr": parallel_ptr,
         }
         made = {k: None if a is None else torch.from_numpy(a) for k, a in made.items()}
-        return cls(batch=batch, **made)
+        sizes = {"out_slots": slot_sizes(out_degree), "in_slots": slot_sizes(in_degree)}
+        return cls(batch=batch, **made, **sizes)
 
     @outside_inference
     def to(self, device: torch.device | str) -> Plan:
@@ -198,7 +213,8 @@ class Plan(Keyed):
         moved = dict(
             zip(names, move_together([getattr(self, n) for n in names], device), strict=True)
         )
-        plan = Plan(nodes=self.nodes, edges=self.edges, **moved)
+        sizes = {"out_slots": self.out_slots, "in_slots": self.in_slots}
+        plan = Plan(nodes=self.nodes, edges=self.edges, **sizes, **moved)
         for name, values in self.extras.items():
             plan.extras[name] = values.to(device, non_blocking=True)
         for key, coarse in self._coarse.items():

@@ -2,13 +2,14 @@
 
 With the bond features and the total weight as ``Z = w [F, 1]``, pooling is
 
-    T[i] = sum over the edges i -> v of Z_e (x) S_v         V x (C + 1) x K
+    T[i] = sum over the edges i -> v of S_v (x) Z_e         V x K x (C + 1)
     [N, W] = S^T T,   X' = S^T X
 
 with ``S`` as the block-diagonal sparse matrix it is: about half the work of summing over edges and
-pairs at once, and nothing of a size ``V x V`` or ``E x K x C``. The backward is our own: torch's
-backward of a sparse product builds a dense ``V x V`` matrix for the gradient of its values. It
-needs no ``T``: see :func:`coarsen_bwd`.
+pairs at once, and nothing of a size ``V x V`` or ``E x K x C``. ``T`` is a product of two small
+matrices for each node, the shares of its neighbours and the features of its edges. The backward is
+our own: torch's backward of a sparse product builds a dense ``V x V`` matrix for the gradient of
+its values. It needs no ``T``: see :func:`coarsen_bwd`.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from torch import Tensor
 
 from tritonpool.coarse_plan import CoarsePlan
 from tritonpool.dtypes import accumulate_in, weight_dtype
-from tritonpool.patterns import assignment_pattern, edge_pattern, end_pattern, pair_pattern
+from tritonpool.patterns import SlotPattern, assignment_pattern, pair_pattern, slot_pattern
 from tritonpool.plan import Plan
 from tritonpool.sums import gather_sum, sampled_products, segment_sum
 
@@ -34,10 +35,11 @@ __all__ = [
     "losses_fwd",
 ]
 
-# T is made a few columns of the bond features at a time: as many as give it 1 MB in float32, which
-# stays in a CPU's cache, but no fewer than four, because each pass costs two dozen calls.
-CHUNK_ELEMENTS = 1 << 18
-CHUNK_COLUMNS = 4
+# T is made a few columns of the bond features at a time: as many as give it 2 MB in float32, which
+# stays in a CPU's cache, but no fewer than eight, because each pass costs a dozen calls. Products
+# of many small matrices are up to three times as fast if their rows hold a multiple of eight.
+CHUNK_ELEMENTS = 1 << 19
+CHUNK_COLUMNS = 8
 
 
 class _Assignment:
@@ -79,23 +81,34 @@ class _Assignment:
         return torch.nn.functional.pad(dense, (0, self.columns - self.K))
 
 
-def _gather(z: Tensor, rows: Tensor, plan: Plan) -> Tensor:
-    """``T[i, f] = sum z[e, f] rows[v]`` over the edges ``e = (i -> v)``: ``V x (C K)``."""
-    pattern = edge_pattern(plan, z.shape[1])
-    T = gather_sum(
-        pattern.ptr, pattern.target, rows, z.index_select(0, plan.out_edge).t().flatten()
-    )
-    return T.view(z.shape[1], plan.num_nodes, rows.shape[1]).transpose(0, 1).flatten(1)
-
-
 def _edge_features(F: Tensor | None, E: int, acc: torch.dtype, device: torch.device) -> Tensor:
-    """``[F, 1]``: the total weight is pooled as one more feature."""
-    ones = torch.ones(E, 1, dtype=acc, device=device)
-    return ones if F is None else torch.cat([F.to(acc), ones], 1)
+    """``[F, 1]``, because the total weight is pooled as one more feature, and a row of zeros for
+    slots without an edge; columns of zeros fill up a multiple of eight."""
+    C = 0 if F is None else F.shape[1]
+    Z = torch.zeros(E + 1, _padded(C + 1), dtype=acc, device=device)
+    if C:
+        Z[:-1, :C] = F
+    Z[:-1, C] = 1
+    return Z
+
+
+def _padded(columns: int) -> int:
+    return -(-columns // CHUNK_COLUMNS) * CHUNK_COLUMNS
+
+
+def _in_slots(rows: Tensor, index: Tensor) -> Tensor:
+    """``rows[index]``: a matrix of ``D`` rows for each group of slots."""
+    return rows.index_select(0, index.view(-1)).view(*index.shape, rows.shape[1])
+
+
+def _per_group(rows: Tensor, at: SlotPattern) -> Tensor:
+    """A row for each group, from a row for each node."""
+    return rows if at.node is None else rows.index_select(0, at.node)
 
 
 def _chunks(columns: int, elements: int) -> Iterator[slice]:
-    step = max(CHUNK_COLUMNS, CHUNK_ELEMENTS // max(1, elements))
+    fits = CHUNK_ELEMENTS // max(1, elements)
+    step = max(CHUNK_COLUMNS, fits - fits % CHUNK_COLUMNS)
     for start in range(0, columns, step):
         yield slice(start, min(start + step, columns))
 
@@ -116,25 +129,29 @@ def coarsen_fwd(
 
     Z = _edge_features(F, plan.num_edges, acc, S.device)
     if w is not None:
-        Z = Z * w.to(acc)[:, None]
-    P, cell, parts = coarse.plan.num_nodes, pair_pattern(coarse).cell, []
+        Z[:-1] *= w.to(acc)[:, None]
+    at, cell, parts = slot_pattern(plan, incoming=False), pair_pattern(coarse).cell, []
+    ends, edges = _in_slots(A.dense, at.end), _in_slots(Z, at.edge)
     for part in _chunks(Z.shape[1], A.dense.numel()):
-        T = _gather(Z[:, part], A.dense, plan)
-        N = A.pool(T).view(P, part.stop - part.start, A.K)
-        parts.append(N.mT.reshape(P * A.K, N.shape[1]).index_select(0, cell))
+        C = part.stop - part.start
+        T = torch.bmm(ends.mT, edges[:, :, part]).view(len(at.edge), A.K * C)
+        if at.group_ptr is not None:
+            T = segment_sum(at.group_ptr, T)
+        parts.append(A.pool(T).view(coarse.plan.num_nodes * A.K, C).index_select(0, cell))
     N = parts[0] if len(parts) == 1 else torch.cat(parts, 1)
-    W = N[:, -1]
-    Fc = None if F is None else (N[:, :-1] / W.clamp(min=eps)[:, None]).to(F.dtype)
+    C = 0 if F is None else F.shape[1]
+    W = N[:, C]
+    Fc = None if F is None else (N[:, :C] / W.clamp(min=eps)[:, None]).to(F.dtype)
     return Xc, W.to(weight_dtype(S, w), copy=True), Fc
 
 
 def _pair_gradient(
     dW: Tensor | None, dFc: Tensor | None, W: Tensor, Fc: Tensor | None, eps: float, acc
 ) -> Tensor:
-    """The gradient w.r.t. ``[N, W]`` of every pair, and a row of zeros: ``(pairs + 1) x (C + 1)``.
-    None flows through ``W <= eps``."""
+    """The gradient w.r.t. ``[N, W]`` of every pair, and a row of zeros; columns as in
+    :func:`_edge_features`. None flows through ``W <= eps``."""
     C = 0 if Fc is None else Fc.shape[1]
-    padded = torch.zeros(W.numel() + 1, C + 1, dtype=acc, device=W.device)
+    padded = torch.zeros(W.numel() + 1, _padded(C + 1), dtype=acc, device=W.device)
     D = padded[:-1]
     if dFc is not None and C:
         w = W.to(acc)
@@ -166,35 +183,41 @@ def coarsen_bwd(dXc, dW, dFc, S, X, F, w, W, Fc, plan, coarse, eps, needs):
         dw = torch.zeros_like(w) if need_w else None
     elif need_S or need_F or need_w:
         Z1 = _edge_features(F, plan.num_edges, acc, S.device)
-        Z = Z1 if w is None else Z1 * w.to(acc)[:, None]
+        Z = Z1 if w is None else torch.nn.functional.pad(Z1[:-1] * w.to(acc)[:, None], (0, 0, 0, 1))
         grad, pair = _pair_gradient(dW, dFc, W, Fc, eps, acc), pair_pattern(coarse).pair
-        by_target = Z.index_select(0, plan.in_edge)
-        by_source = Z.index_select(0, plan.out_edge) if need_S else None
+        out = slot_pattern(plan, incoming=False)
+        sides = [out]
+        if need_S:
+            sides.append(slot_pattern(plan, incoming=True))
+            edges = [_in_slots(Z, at.edge) for at in sides]
+            found = [torch.zeros(*z.shape[:2], A.K, dtype=acc, device=z.device) for z in edges]
         if need_F or need_w:
-            ends = A.dense.index_select(0, plan.dst.index_select(0, plan.in_edge))
-            dZ = torch.empty_like(Z)
-        dS = torch.zeros_like(A.dense)
+            ends = _in_slots(A.dense, out.end)
+            dZ = torch.empty(out.edge.numel(), Z.shape[1], dtype=acc, device=Z.device)
         for part in _chunks(Z.shape[1], A.dense.numel()):
-            # for each node, feature and cluster: the gradients of pairs with that cluster second,
-            # and first, weighted with the node's shares in the other cluster
+            # near: for each node, cluster and feature the gradients of the pairs with that cluster
+            # second (then: first), weighted with the node's shares in the other cluster
             C = part.stop - part.start
-            D = grad[:, part].index_select(0, pair).view(2 * coarse.plan.num_nodes, A.K, C)
-            near = A.lift(D.mT.reshape(coarse.plan.num_nodes, 2 * C * A.K))
-            near = near.view(2 * C * plan.num_nodes, A.K)
-            at = end_pattern(plan, C)
-            if need_S:
-                dS += gather_sum(at.in_ptr, at.in_row, near, by_target[:, part].flatten())
-                dS += gather_sum(at.out_ptr, at.out_row, near, by_source[:, part].flatten())
-            if need_F or need_w:
-                ptr = torch.arange(0, at.in_row.numel() + 1, C, device=Z.device)
-                found = sampled_products(ptr, at.in_row, ends, near)
-                dZ[:, part] = found.view(-1, C)
+            for side, at in enumerate(sides):
+                D = grad[:, part].index_select(0, pair[side])
+                near = A.lift(D.view(coarse.plan.num_nodes, A.K * C))
+                near = _per_group(near.view(plan.num_nodes, A.K, C), at)
+                if need_S:
+                    found[side].baddbmm_(edges[side][:, :, part], near.mT)
+                if side == 0 and (need_F or need_w):
+                    dZ[:, part] = torch.bmm(ends, near).flatten(0, 1)
+        if need_S:
+            # an edge out of its source goes into its target, and the other way round
+            at_target = out.slot.index_select(0, plan.in_edge)
+            at_source = sides[1].slot.index_select(0, plan.out_edge)
+            dS = gather_sum(plan.in_ptr, at_target, found[0].flatten(0, 1))
+            dS += gather_sum(plan.out_ptr, at_source, found[1].flatten(0, 1))
         if need_F or need_w:
-            dZ = torch.empty_like(dZ).index_copy_(0, plan.in_edge, dZ)
+            dZ = dZ.index_select(0, out.slot)
         if need_w:
-            dw = (dZ * Z1).sum(1).to(w.dtype)
+            dw = (dZ * Z1[:-1]).sum(1).to(w.dtype)
         if need_F:
-            dF = dZ[:, :-1]
+            dF = dZ[:, : F.shape[1]]
             dF = (dF if w is None else dF * w.to(acc)[:, None]).to(F.dtype)
     return A.gradient(entries, dS).to(S.dtype) if need_S else None, dX, dF, dw
 
