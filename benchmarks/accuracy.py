@@ -70,7 +70,7 @@ MODELS: dict[str, tuple[tuple[str, ...], str | None]] = {
     ),
     "control: frozen head": ((), "frozen head"),
     "control: shuffled": ((), "shuffled"),
-    "control: rings and pieces between": ((), "fragments"),
+    "control: rings and pieces between": (("--diffpool-assignment", "rings"), None),
 }
 
 

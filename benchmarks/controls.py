@@ -18,7 +18,6 @@ from torch import Tensor, nn
 from tritonpool import DiffPool, Graph
 from tritonpool.chemprop.assignment import AssignmentPool, NodeScores
 from tritonpool.chemprop.message_passing import DiffPoolMixin
-from tritonpool.chemprop.structure import ring_fragments
 
 __all__ = ["CONTROLS"]
 
@@ -78,21 +77,6 @@ def _frozen_head(model: MPNN) -> MPNN:
     return model
 
 
-class _Fragments(DiffPool):
-    """Hard clusters that are the same in every epoch: each ring system, and each piece between
-    ring systems, is one; the fragments beyond the most clusters share the last."""
-
-    def counts(self, graph: Graph) -> Tensor:
-        first = graph.plan.node_ptr[:-1].clamp(max=max(graph.num_nodes - 1, 0))
-        total = ring_fragments(graph.plan)[first, 1]
-        return torch.where(graph.plan.nodes > 0, total, 0).clamp(max=self.max_clusters)
-
-    def scores(self, graph: Graph) -> Tensor:
-        number = ring_fragments(graph.plan)[:, :1].clamp(max=self.max_clusters - 1)
-        scores = torch.full((graph.num_nodes, self.max_clusters), -1e4, dtype=graph.x.dtype)
-        return scores.scatter_(1, number, 0.0)
-
-
 def _one_on_top(model: MPNN) -> MPNN:
     """The last level has one cluster for the whole molecule, as in the paper of DiffPool."""
     for block in _blocks(model):
@@ -148,7 +132,6 @@ CONTROLS: dict[str, Callable[[MPNN], MPNN]] = {
     "fixed random": partial(_with_pools, cls=_FixedRandom, learns=False),
     "frozen head": _frozen_head,
     "shuffled": partial(_with_pools, cls=_Shuffled),
-    "fragments": partial(_with_pools, cls=_Fragments, learns=False),
     "one on top": _one_on_top,
     "no bond features": partial(_with_pools, cls=_NoBondFeatures),
     "mean and sum": _mean_and_sum,

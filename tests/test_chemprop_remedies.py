@@ -8,22 +8,24 @@ from molecules import ATOMS, MOLECULES, POLYMERS, batch_of, dataset
 from rdkit import Chem
 
 from tritonpool import DiffPool, Graph, coarsen
-from tritonpool.chemprop import DiffPoolBondMessagePassing, DiffPoolMPNN, GraphReadout
+from tritonpool.chemprop import DiffPoolBondMessagePassing, DiffPoolMPNN, GraphReadout, structure
 from tritonpool.chemprop.coarse_inputs import coarse_inputs
 from tritonpool.chemprop.collate import build_dataloader
 from tritonpool.chemprop.settings import DiffPoolSettings
-from tritonpool.chemprop.structure import positions, ring_fragments
+from tritonpool.chemprop.structure import positions, ring_counts, ring_fragments
+from tritonpool.coarse_plan import CoarsePlan
 
 REMEDIES = [
     {"temperature": 0.3},
     {"positions": 4},
     {"positions": 4, "assignment": "gnn"},
     {"prior": "rings"},
+    {"assignment": "rings"},
     {"normalize": True},
     {"cluster_features": True},
     {"gate": True},
 ]
-ALL = {k: v for remedy in REMEDIES for k, v in remedy.items()}
+ALL = {k: v for remedy in REMEDIES for k, v in remedy.items()} | {"assignment": "gnn"}
 
 
 def graph_of(smiles: list[str]) -> Graph:
@@ -62,7 +64,7 @@ def test_a_remedy_changes_the_prediction(settings):
     bmg = batch_of(POLYMERS[:6]).bmg
     torch.manual_seed(1)
     plain = DiffPoolBondMessagePassing(
-        d_h=16, ratio=0.5, assignment=settings.get("assignment", "mlp")
+        d_h=16, ratio=0.5, assignment="gnn" if settings.get("assignment") == "gnn" else "mlp"
     )
     torch.manual_seed(1)
     other = DiffPoolBondMessagePassing(d_h=16, ratio=0.5, **settings)
@@ -213,6 +215,61 @@ def test_more_fragments_than_clusters_share_them_in_order():
     expected = torch.zeros(graph.num_nodes, 3)
     expected[torch.arange(graph.num_nodes), fragment * 3 // 7] = 4
     torch.testing.assert_close(added, expected)
+
+
+def assignment_of(pool: DiffPool, graph: Graph, width: int) -> tuple[Graph, torch.Tensor]:
+    coarse, S, losses = pool(graph.replace(x=torch.randn(graph.num_nodes, width)))
+    assert set(losses) == {"link", "entropy"}
+    return coarse, S
+
+
+@pytest.mark.parametrize("most", [3, 32])
+def test_rings_are_clusters_always(most: int):
+    smiles = [*POLYMERS[:12], *ATOMS, "", "c1ccccc1Cc1ccccc1Cc1ccccc1Cc1ccccc1"]
+    mp = DiffPoolBondMessagePassing(d_h=16, max_clusters=most, levels=2, assignment="rings")
+    assert not list(mp.pools[0].parameters()) and list(mp.pools[1].parameters())
+    graph = graph_of(smiles)
+    coarse, S = assignment_of(mp.pools[0], graph, 16)
+    fragment, total = ring_fragments(graph.plan).unbind(1)
+    own = torch.where(total > most, fragment * most // total, fragment)
+    assert torch.equal(S, torch.nn.functional.one_hot(own, most).float())
+    start, counts = 0, []
+    for text, n in zip(smiles, graph.plan.nodes.tolist(), strict=True):
+        counts.append(min(most, len(rdkit_fragments(text)) or n))
+        assert set(own[start : start + n].tolist()) == set(range(counts[-1]))  # none is empty
+        start += n
+    assert coarse.plan.nodes.tolist() == ring_counts(graph.plan).clamp(max=most).tolist() == counts
+
+
+def test_rings_as_clusters_know_no_order_of_atoms():
+    smiles = ["OCc1ccccc1Cc1ccncc1C(=O)N", "c1ccc(cc1)C1CC1CCO"]
+    again = [Chem.MolToSmiles(Chem.MolFromSmiles(s), doRandom=True) for s in smiles for _ in "ab"]
+    mp = DiffPoolBondMessagePassing(d_h=32, assignment="rings").eval()
+    first, second = mp(batch_of(smiles).bmg), mp(batch_of(again).bmg)
+    torch.testing.assert_close(first.repeat_interleave(2, 0), second, rtol=1e-4, atol=1e-5)
+
+
+def test_fixed_clusters_have_no_losses():
+    batch = batch_of(POLYMERS[:6])
+    for levels, logged in ((1, 0), (2, 2)):
+        mp = DiffPoolBondMessagePassing(d_h=16, levels=levels, assignment="rings", aux="expose")
+        mp(batch.bmg)
+        assert len(mp.pop_aux() or ()) == logged
+    with pytest.raises(ValueError, match="positions and prior must be left out with assignment="):
+        DiffPoolSettings(assignment="rings", positions=2)
+
+
+@pytest.mark.parametrize("levels", [1, 2])
+def test_the_loader_counts_rings(levels: int, monkeypatch):
+    settings = DiffPoolSettings(assignment="rings", levels=levels)
+    loader = build_dataloader(dataset(POLYMERS[:8]), 8, shuffle=False, settings=settings)
+    bmg = next(iter(loader)).bmg
+    assert torch.equal(bmg.plan.counts["rings"], ring_counts(graph_of(POLYMERS[:8]).plan))
+    assert bmg.plan.to("meta").counts["rings"].device.type == "cpu"
+    monkeypatch.setattr(CoarsePlan, "build", None)  # all coarse graphs are planned
+    monkeypatch.setattr(structure, "_fragments", None)  # and all rings found
+    mp = DiffPoolBondMessagePassing(d_h=16, levels=levels, assignment="rings")
+    assert mp(bmg).shape == (8, 16 * (levels + 1))
 
 
 @pytest.mark.parametrize("workers", [0, 2])

@@ -47,6 +47,7 @@ def test_bench_measures_every_setting(tmp_path, capsys):
     [
         (("--resume",), 2, "argument --resume: not allowed here, models are new"),
         (("--checkpoint", "x.pt"), 2, "argument --checkpoint: not allowed here, models are new"),
+        (("--diffpool-assignment", "rings"), 2, "argument --diffpool-assignment: rings has no rat"),
         (("--diffpool-ratio", 0.5), 2, "argument --diffpool-ratio: give --ratios instead"),
         (("--batch-size", 16), 2, "argument --batch-size: give --batch-sizes instead"),
         (("--diffpool-levels", 0), 2, "argument --diffpool-levels: must be at least 1; D-MPNN"),

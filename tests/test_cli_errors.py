@@ -74,6 +74,14 @@ OPTIONS = [
         "argument --diffpool-ratio: not allowed with --diffpool-levels 0",
     ),
     (
+        ("--diffpool-assignment", "rings", "--diffpool-ratio", 0.5),
+        "argument --diffpool-ratio: not allowed with --diffpool-assignment rings",
+    ),
+    (
+        ("--diffpool-assignment", "rings", "--diffpool-levels", 2, "--diffpool-prior", "rings"),
+        "argument --diffpool-prior: not allowed with --diffpool-assignment rings",
+    ),
+    (
         ("--diffpool-gate", "--diffpool-readout", "last"),
         "argument --diffpool-gate: not allowed with --diffpool-readout last",
     ),

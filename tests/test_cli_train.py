@@ -119,6 +119,20 @@ def test_remedies_reach_the_model_and_the_config_file(tmp_path):
     np.testing.assert_array_equal(predictions(again), predictions(out))
 
 
+@pytest.mark.parametrize("levels", [1, 2])
+def test_rings_as_clusters(levels, tmp_path):
+    data = write_table(tmp_path / "data.csv")
+    out, again = tmp_path / "out", tmp_path / "again"
+    words = ("--diffpool-assignment", "rings", "--diffpool-levels", levels)
+    words += ("--diffpool-ratio", 0.5) if levels == 2 else ()
+    assert train(data, out, *words) == 0
+    hparams = load_model(out / "model_0" / "best.pt").message_passing.hparams
+    ratio = 0.5 if levels == 2 else 0.25
+    assert hparams.items() >= {"assignment": "rings", "levels": levels, "ratio": ratio}.items()
+    assert tritonpool("train", "--config-path", out / "config.toml", "-o", again) == 0
+    np.testing.assert_array_equal(predictions(again), predictions(out))
+
+
 def test_logs_the_auxiliary_losses_and_the_progress(trained):
     _, out = trained
     table = pd.read_csv(out / "model_0/trainer_logs/version_0/metrics.csv")

@@ -7,14 +7,12 @@ import pandas as pd
 import pytest
 import torch
 from cli_tools import SHORT, SMALL, train, write_table
-from molecules import batch_of
 
 from benchmarks import experiment
 from benchmarks.controls import CONTROLS
 from benchmarks.experiment import Experiment
 from tritonpool import Graph
 from tritonpool.chemprop import DiffPoolBondMessagePassing
-from tritonpool.diffpool import masked_softmax
 
 
 def options(data, *words) -> tuple[str, ...]:
@@ -104,17 +102,3 @@ def test_shuffled_scores_stay_in_their_molecule():
 def test_a_frozen_head_has_nothing_to_learn():
     pool, learned = changed("frozen head")
     assert not learned and len(list(pool.parameters())) > 0
-
-
-def test_fragments_are_ring_systems_and_the_pieces_between():
-    pool, learned = changed("fragments")
-    bmg = batch_of(["c1ccccc1CCOc1ccc2ccccc2c1", "CCO", "C"]).bmg
-    found = Graph.from_bmg(bmg)
-    counts = pool.counts(found)
-    S = masked_softmax(pool.scores(found), counts[bmg.batch])
-    assert not learned and counts.tolist() == [3, 1, 1]
-    assert torch.equal(S.sum(1), torch.ones(len(S))) and S.max(1).values.eq(1).all()
-    number = S.argmax(1).tolist()
-    assert number == [0] * 6 + [1] * 3 + [2] * 10 + [0] * 4
-    pool.max_clusters = 2
-    assert pool.counts(found).tolist() == [2, 1, 1] and pool.scores(found).shape == (23, 2)

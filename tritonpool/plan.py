@@ -62,7 +62,7 @@ def move_together(tensors: list[Tensor | None], device: torch.device) -> list[Te
 
 
 # kept on the host or made again, when a plan is moved to a device
-HOST = ("nodes", "edges", "out_slots", "in_slots", "key", "extras", "_coarse", "_items")
+HOST = ("nodes", "edges", "counts", "out_slots", "in_slots", "key", "extras", "_coarse", "_items")
 
 
 @dataclass(eq=False)
@@ -89,6 +89,7 @@ class Plan(Keyed):
     out_slots: tuple[int, int] | None = None  # sizes of the groups of outgoing edges (slot_sizes)
     in_slots: tuple[int, int] | None = None  # and of incoming ones
     key: Tensor | None = field(default=None, repr=False)  # stands for this plan in compiled graphs
+    counts: dict = field(default_factory=dict, repr=False)  # more numbers for each graph, as nodes
     extras: dict = field(default_factory=dict, repr=False)  # what a layer wants to know besides
     _coarse: dict = field(default_factory=dict, repr=False)  # the coarse plans made so far
     _items: dict = field(default_factory=dict, repr=False)  # what backends derive from it
@@ -214,7 +215,7 @@ class Plan(Keyed):
             zip(names, move_together([getattr(self, n) for n in names], device), strict=True)
         )
         sizes = {"out_slots": self.out_slots, "in_slots": self.in_slots}
-        plan = Plan(nodes=self.nodes, edges=self.edges, **sizes, **moved)
+        plan = Plan(nodes=self.nodes, edges=self.edges, counts=self.counts, **sizes, **moved)
         for name, values in self.extras.items():
             plan.extras[name] = values.to(device, non_blocking=True)
         for key, coarse in self._coarse.items():

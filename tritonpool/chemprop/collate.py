@@ -10,7 +10,7 @@ from chemprop.data import build_dataloader as chemprop_dataloader
 from torch.utils.data import DataLoader, Dataset
 
 from tritonpool.chemprop.settings import DiffPoolSettings
-from tritonpool.chemprop.structure import positions, ring_fragments
+from tritonpool.chemprop.structure import positions, ring_counts, ring_fragments
 from tritonpool.coarse_plan import cluster_counts
 from tritonpool.plan import Plan
 from tritonpool.planning import coarse_plan
@@ -86,8 +86,11 @@ class PlanCollate:
             if self.settings.prior == "rings":
                 ring_fragments(plan)
             drop_self_loops = not self.settings.cluster_features
-            for _ in range(self.settings.levels):
-                counts = cluster_counts(plan.nodes, most, ratio)
+            for level in range(self.settings.levels):
+                if level == 0 and self.settings.assignment == "rings":
+                    counts = ring_counts(plan).clamp(max=most)
+                else:
+                    counts = cluster_counts(plan.nodes, most, ratio)
                 plan = coarse_plan(plan, counts, drop_self_loops).plan
         return planned
 

@@ -7,20 +7,21 @@ from chemprop.data import BatchMolGraph
 from chemprop.nn import AtomMessagePassing, BondMessagePassing
 from torch import Tensor, nn
 
-from tritonpool.chemprop.assignment import AssignmentPool, NeighbourScores, NodeScores
+from tritonpool.chemprop.assignment import AssignmentPool, NeighbourScores, NodeScores, RingPool
 from tritonpool.chemprop.auxiliary import AUX_MODES, inject
 from tritonpool.chemprop.coarse_inputs import coarse_inputs
 from tritonpool.chemprop.readout import aggregate
 from tritonpool.chemprop.segments import edge_messages, node_sum
 from tritonpool.chemprop.settings import DiffPoolSettings
 from tritonpool.chemprop.weighted import WeightedAtomMessagePassing, WeightedBondMessagePassing
+from tritonpool.diffpool import DiffPool
 from tritonpool.dtypes import accumulate_in
 from tritonpool.graph import Graph
 from tritonpool.plan import Plan
 
 __all__ = ["DiffPoolAtomMessagePassing", "DiffPoolBondMessagePassing", "DiffPoolMixin"]
 
-HEADS = {"mlp": NodeScores, "gnn": NeighbourScores}
+HEADS = {"mlp": NodeScores, "gnn": NeighbourScores, "rings": NodeScores}
 ENCODERS = {"bond": WeightedBondMessagePassing, "atom": WeightedAtomMessagePassing}
 
 PARAMETERS = """
@@ -128,15 +129,19 @@ class DiffPoolMixin:
         for level, (d_in, d_out) in enumerate(zip(widths, widths[1:], strict=False)):
             # only the molecule has a structure to start from: the graphs above it are complete
             encodings, known = (positions, prior) if level == 0 else (0, "none")
-            pool = AssignmentPool(
-                d_in,
-                max_clusters,
-                ratio,
-                assignment=HEADS[assignment](d_in, max_clusters, encodings),
-                drop_self_loops=not cluster_features,
-                temperature=temperature,
-                prior=known,
-            )
+            loops = {"drop_self_loops": not cluster_features}
+            if assignment == "rings" and level == 0:
+                pool = RingPool(d_in, max_clusters, **loops)
+            else:
+                pool = AssignmentPool(
+                    d_in,
+                    max_clusters,
+                    ratio,
+                    assignment=HEADS[assignment](d_in, max_clusters, encodings),
+                    temperature=temperature,
+                    prior=known,
+                    **loops,
+                )
             self.pools.append(pool)
             self.encoders.append(
                 ENCODERS[coarse_encoder](
@@ -212,18 +217,19 @@ class DiffPoolMixin:
         wants_losses = self.training and (self.link_weight > 0 or self.entropy_weight > 0)
         rows, losses = [self._aggregate(graph)], []
         for level, (pool, encoder) in enumerate(zip(self.pools, self.encoders, strict=True)):
-            coarse, mass, found = self._pool(pool, graph, wants_losses)
-            losses.append(found)
+            learns = not isinstance(pool, RingPool)
+            coarse, mass, found = self._pool(pool, graph, wants_losses and learns)
+            losses += [found] if found else []
             seen = coarse_inputs(coarse, mass, self.normalize, self.cluster_features)
             H = encoder(seen, coarse.plan.in_edge)  # every pair has its reverse at this place
             graph = coarse.replace(x=H)
             row = self._aggregate(graph)
             rows.append(row if self.gates is None else self.gates[level] * row)
         H = torch.cat(rows, 1) if self.readout == "concat" else rows[-1]
-        return self._hand_over(H, losses) if wants_losses else H
+        return self._hand_over(H, losses) if losses else H
 
     def _pool(
-        self, pool: AssignmentPool, graph: Graph, compute_losses: bool
+        self, pool: DiffPool, graph: Graph, compute_losses: bool
     ) -> tuple[Graph, Tensor | None, dict[str, Tensor]]:
         """The coarse graph, the mass of each cluster where it is needed, and the losses."""
         if not (self.normalize or self.cluster_features):

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 __all__ = ["AGGREGATIONS", "ASSIGNMENTS", "ENCODERS", "PRIORS", "READOUTS", "DiffPoolSettings"]
 
-ASSIGNMENTS = ("mlp", "gnn")
+ASSIGNMENTS = ("mlp", "gnn", "rings")
 READOUTS = ("concat", "last")
 ENCODERS = ("bond", "atom")
 PRIORS = ("none", "rings")
@@ -46,7 +46,9 @@ class DiffPoolSettings:
         the most clusters a molecule can have
     assignment : str, default="mlp"
         the network that scores the clusters: ``"mlp"`` sees the state of one node, ``"gnn"`` also
-        those of its neighbours
+        those of its neighbours. ``"rings"``: nothing is learned at the first level, whose clusters
+        are the ring systems and the pieces between them, as many as there are; further levels are
+        as with ``"mlp"``
     readout : str, default="concat"
         ``"concat"``: the node states of every level are aggregated and concatenated; ``"last"``:
         only those of the last level
@@ -124,6 +126,11 @@ class DiffPoolSettings:
         for name in ("normalize", "cluster_features", "gate"):
             if not isinstance(getattr(self, name), bool):
                 raise ValueError(f"{name} must be True or False, but is {getattr(self, name)!r}")
+        if self.assignment == "rings" and (self.positions or self.prior != "none"):
+            raise ValueError(
+                "positions and prior must be left out with assignment='rings', which has no scores "
+                "for atoms"
+            )
         if self.gate and self.readout == "last":
             raise ValueError(
                 "gate must be False with readout='last': nothing is left at a gate of 0"

@@ -16,7 +16,7 @@ from torch.library import custom_op
 from tritonpool.handles import find
 from tritonpool.plan import Plan, once
 
-__all__ = ["positions", "ring_fragments"]
+__all__ = ["positions", "ring_counts", "ring_fragments"]
 
 
 def positions(plan: Plan, count: int) -> Tensor:
@@ -52,6 +52,21 @@ def ring_fragments(plan: Plan) -> Tensor:
     if torch.compiler.is_compiling():
         return _ring_fragments(plan.key, plan.batch)
     return _kept(plan, "rings", _fragments)
+
+
+def ring_counts(plan: Plan) -> Tensor:
+    """The number of fragments of each molecule (:func:`ring_fragments`): ``G`` integers, always on
+    the CPU."""
+    if torch.compiler.is_compiling():
+        return _ring_counts(plan.key, plan.nodes)
+    return once(plan.counts, "rings", _counts, plan)
+
+
+def _counts(plan: Plan) -> Tensor:
+    found = _kept(plan, "rings", _fragments)[:, 1].cpu()
+    first = plan.nodes.cumsum(0) - plan.nodes
+    total = torch.nn.functional.pad(found, (0, 1))[first]  # behind the last atom: no molecule
+    return torch.where(plan.nodes > 0, total, 0)
 
 
 def _kept(plan: Plan, name: object, make: Callable, *args: object) -> Tensor:
@@ -116,3 +131,14 @@ def _ring_fragments(key: Tensor, batch: Tensor) -> Tensor:
 @_ring_fragments.register_fake
 def _(key, batch):
     return batch.new_empty(batch.shape[0], 2)
+
+
+@custom_op("tritonpool::ring_counts", mutates_args=())
+def _ring_counts(key: Tensor, nodes: Tensor) -> Tensor:
+    plan = find(key)
+    return once(plan.counts, "rings", _counts, plan).clone()
+
+
+@_ring_counts.register_fake
+def _(key, nodes):
+    return torch.empty_like(nodes)

@@ -109,6 +109,11 @@ class BenchSubcommand(TrainSubcommand):
             raise UsageError(
                 "argument --diffpool-levels: must be at least 1; D-MPNN is always measured too"
             )
+        if args.diffpool_assignment == "rings" and args.diffpool_levels == 1:
+            raise UsageError(
+                "argument --diffpool-assignment: rings has no ratio to choose unless there are "
+                "more levels"
+            )
         args.output_dir = args.output_dir or Path("bench")
         return args
 

@@ -48,6 +48,15 @@ DIFFPOOL_FIELDS = {
     "diffpool_entropy_weight": "entropy_weight",
 }
 
+# what has no effect where nothing scores atoms, and nothing scores anything
+OF_FIRST_SCORES = ("diffpool_positions", "diffpool_prior")
+OF_SCORES = (
+    "diffpool_ratio",
+    "diffpool_temperature",
+    "diffpool_link_weight",
+    "diffpool_entropy_weight",
+)
+
 MOST_POSITIONS = 256
 MOST_CLUSTERS = 4096  # of one molecule: its coarse graph has their square of edges
 
@@ -78,8 +87,9 @@ def add_options(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
         "--diffpool-assignment",
         choices=ASSIGNMENTS,
         default=DEFAULTS.assignment,
-        help="network that assigns atoms to clusters: mlp sees the state of the atom, gnn those "
-        "of its neighbours too (default: %(default)s)",
+        help="what assigns atoms to clusters: a network, of which mlp sees the state of the atom, "
+        "gnn those of its neighbours too; or rings, always one cluster for each ring system and "
+        "each piece between ring systems (default: %(default)s)",
     )
     group.add_argument(
         "--diffpool-readout",
@@ -214,7 +224,11 @@ def resolve_settings(args: argparse.Namespace, own_pooling: str | None) -> None:
                 "argument --diffpool-gate: not allowed with --diffpool-readout last, which reads "
                 "out nothing but what the gate closes"
             )
-        return
+        if args.diffpool_assignment != "rings":
+            return
+        idle = OF_FIRST_SCORES + (OF_SCORES if args.diffpool_levels == 1 else ())
+        reason, allowed = "--diffpool-assignment rings", set(given) - set(idle)
+        reason += ", which has no scores for atoms"
     for name in given:
         if name not in allowed:
             raise UsageError(f"argument {flag(name)}: not allowed with {reason}")
@@ -227,6 +241,7 @@ def settings_from(args: argparse.Namespace) -> DiffPoolSettings | None:
     if not args.diffpool_levels:
         return None
     values = {field: getattr(args, name) for name, field in DIFFPOOL_FIELDS.items()}
+    values = {field: value for field, value in values.items() if value is not None}
     return DiffPoolSettings(levels=args.diffpool_levels, **values)
 
 
