@@ -309,7 +309,7 @@ def test_bf16_autocast():
         ({"max_clusters": 0}, "max_clusters must be a whole number of at least 1, but is 0"),
         ({"coarse_depth": 0}, "coarse_depth must be a whole number of at least 1, but is 0"),
         ({"coarse_hidden": 0}, "coarse_hidden must be a whole number of at least 1, but is 0"),
-        ({"assignment": "gcn"}, "assignment must be one of mlp, gnn, but is 'gcn'"),
+        ({"assignment": "gcn"}, "assignment must be one of mlp, gnn, rings, but is 'gcn'"),
         ({"assignment": nn.Linear(1, 1)}, "assignment must be one of mlp, gnn"),
         ({"readout": "first"}, "readout must be one of concat, last, but is 'first'"),
         ({"coarse_encoder": "gat"}, "coarse_encoder must be one of bond, atom, but is 'gat'"),

@@ -190,10 +190,9 @@ def coarsen_bwd(dXc, dW, dFc, S, X, F, w, W, Fc, plan, coarse, eps, needs):
         if need_S:
             sides.append(slot_pattern(plan, incoming=True))
             edges = [_in_slots(Z, at.edge) for at in sides]
-            found = [torch.zeros(*z.shape[:2], A.K, dtype=acc, device=z.device) for z in edges]
+            found = [None, None]
         if need_F or need_w:
-            ends = _in_slots(A.dense, out.end)
-            dZ = torch.empty(out.edge.numel(), Z.shape[1], dtype=acc, device=Z.device)
+            ends, parts = _in_slots(A.dense, out.end), []
         for part in _chunks(Z.shape[1], A.dense.numel()):
             # near: for each node, cluster and feature the gradients of the pairs with that cluster
             # second (then: first), weighted with the node's shares in the other cluster
@@ -203,9 +202,10 @@ def coarsen_bwd(dXc, dW, dFc, S, X, F, w, W, Fc, plan, coarse, eps, needs):
                 near = A.lift(D.view(coarse.plan.num_nodes, A.K * C))
                 near = _per_group(near.view(plan.num_nodes, A.K, C), at)
                 if need_S:
-                    found[side].baddbmm_(edges[side][:, :, part], near.mT)
+                    product = torch.bmm(edges[side][:, :, part], near.mT)
+                    found[side] = product if found[side] is None else found[side].add_(product)
                 if side == 0 and (need_F or need_w):
-                    dZ[:, part] = torch.bmm(ends, near).flatten(0, 1)
+                    parts.append(torch.bmm(ends, near).flatten(0, 1).index_select(0, out.slot))
         if need_S:
             # an edge out of its source goes into its target, and the other way round
             at_target = out.slot.index_select(0, plan.in_edge)
@@ -213,7 +213,7 @@ def coarsen_bwd(dXc, dW, dFc, S, X, F, w, W, Fc, plan, coarse, eps, needs):
             dS = gather_sum(plan.in_ptr, at_target, found[0].flatten(0, 1))
             dS += gather_sum(plan.out_ptr, at_source, found[1].flatten(0, 1))
         if need_F or need_w:
-            dZ = dZ.index_select(0, out.slot)
+            dZ = parts[0] if len(parts) == 1 else torch.cat(parts, 1)
         if need_w:
             dw = (dZ * Z1[:-1]).sum(1).to(w.dtype)
         if need_F:
@@ -290,8 +290,8 @@ def losses_fwd(
     r2 = square - near_sum + gram_sum
     rounding = 16 * torch.finfo(torch.float64).eps
     r2 = torch.where(r2 > rounding * (square + gram_sum), r2, 0)
-    slopes = gram.mul_(4).sub_(near, alpha=2), torch.where(positive, -1 - log, 0)
-    return r2.to(dtype), entropy.to(dtype), *slopes
+    r2_slope = gram.mul_(4).sub_(near, alpha=2).to(dtype)
+    return r2.to(dtype), entropy.to(dtype), r2_slope, torch.where(positive, -1 - log, 0)
 
 
 def losses_bwd(dr2, dent, S, w, plan, coarse, needs, r2_slope, entropy_slope):
@@ -299,9 +299,9 @@ def losses_bwd(dr2, dent, S, w, plan, coarse, needs, r2_slope, entropy_slope):
     need_S, need_w = needs
     dS = dw = None
     if need_S:
-        per_node = torch.stack([dr2, dent], 1).double().index_select(0, plan.batch)
+        per_node = torch.stack([dr2, dent], 1).index_select(0, plan.batch)
         grad = r2_slope * per_node[:, :1]
-        grad.addcmul_(entropy_slope.double(), per_node[:, 1:])
+        grad.addcmul_(entropy_slope, per_node[:, 1:])
         dS = torch.nn.functional.pad(grad.to(S.dtype), (0, S.shape[1] - grad.shape[1]))
     if need_w:
         rows, (pair, _) = S.double(), _squared_weights(w, plan)
