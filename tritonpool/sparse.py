@@ -81,14 +81,16 @@ class _Assignment:
         return torch.nn.functional.pad(dense, (0, self.columns - self.K))
 
 
-def _edge_features(F: Tensor | None, E: int, acc: torch.dtype, device: torch.device) -> Tensor:
-    """``[F, 1]``, because the total weight is pooled as one more feature, and a row of zeros for
-    slots without an edge; columns of zeros fill up a multiple of eight."""
+def _edge_features(F: Tensor | None, w: Tensor | None, plan: Plan, acc: torch.dtype) -> Tensor:
+    """``Z = w [F, 1]``, because the total weight is pooled as one more feature, and a row of zeros
+    for slots without an edge; columns of zeros fill up a multiple of eight."""
     C = 0 if F is None else F.shape[1]
-    Z = torch.zeros(E + 1, _padded(C + 1), dtype=acc, device=device)
+    Z = torch.zeros(plan.num_edges + 1, _padded(C + 1), dtype=acc, device=plan.device)
     if C:
         Z[:-1, :C] = F
     Z[:-1, C] = 1
+    if w is not None:
+        Z[:-1] *= w.to(acc)[:, None]
     return Z
 
 
@@ -127,9 +129,7 @@ def coarsen_fwd(
     A = _Assignment(S, plan, coarse, acc)
     Xc = A.pool(X.to(acc)).to(X.dtype)
 
-    Z = _edge_features(F, plan.num_edges, acc, S.device)
-    if w is not None:
-        Z[:-1] *= w.to(acc)[:, None]
+    Z = _edge_features(F, w, plan, acc)
     at, cell, parts = slot_pattern(plan, incoming=False), pair_pattern(coarse).cell, []
     ends, edges = _in_slots(A.dense, at.end), _in_slots(Z, at.edge)
     for part in _chunks(Z.shape[1], A.dense.numel()):
@@ -182,8 +182,7 @@ def coarsen_bwd(dXc, dW, dFc, S, X, F, w, W, Fc, plan, coarse, eps, needs):
         dF = torch.zeros_like(F) if need_F else None
         dw = torch.zeros_like(w) if need_w else None
     elif need_S or need_F or need_w:
-        Z1 = _edge_features(F, plan.num_edges, acc, S.device)
-        Z = Z1 if w is None else torch.nn.functional.pad(Z1[:-1] * w.to(acc)[:, None], (0, 0, 0, 1))
+        Z = _edge_features(F, w, plan, acc)
         grad, pair = _pair_gradient(dW, dFc, W, Fc, eps, acc), pair_pattern(coarse).pair
         out = slot_pattern(plan, incoming=False)
         sides = [out]
@@ -215,7 +214,7 @@ def coarsen_bwd(dXc, dW, dFc, S, X, F, w, W, Fc, plan, coarse, eps, needs):
         if need_F or need_w:
             dZ = parts[0] if len(parts) == 1 else torch.cat(parts, 1)
         if need_w:
-            dw = (dZ * Z1[:-1]).sum(1).to(w.dtype)
+            dw = (dZ * _edge_features(F, None, plan, acc)[:-1]).sum(1).to(w.dtype)
         if need_F:
             dF = dZ[:, : F.shape[1]]
             dF = (dF if w is None else dF * w.to(acc)[:, None]).to(F.dtype)
