@@ -205,7 +205,9 @@ def test_ops_keep_the_rules_of_custom_ops():
     rows = torch.randn(plan.num_edges, 4)
     check(sums._gather_sum, (plan.in_ptr, plan.in_edge, rows, None))
     by_node = torch.randn(plan.num_nodes, 4)
-    check(sums._sampled_products, (plan.in_ptr, plan.in_src, by_node, by_node))
+    ends = plan.in_ptr, plan.in_src, by_node, by_node
+    for plus in (None, torch.randn(plan.num_edges)):
+        check(sums._sampled_products, (*ends, plus))
 
 
 def test_eager_code_goes_on_while_another_thread_compiles():

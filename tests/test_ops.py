@@ -233,7 +233,7 @@ def test_nodes_with_many_edges():
     w = torch.rand(len(ends), generator=gen, dtype=torch.float64)
     sample.graph = Graph(sample.graph.x, edges, F, w, sample.graph.batch, 2)
     plan = sample.graph.plan
-    assert plan.out_slots == (8, 34 + 1 + 2) and plan.in_slots == (8, 34 + 1)
+    assert plan.slots == (8, 34 + 1 + 2)
     expected = everything(sample, "reference")
     for name, value in everything(sample, "sparse").items():
         torch.testing.assert_close(value, expected[name], rtol=1e-12, atol=1e-12)

@@ -78,7 +78,6 @@ class CoarsePlan(Keyed):
         dst = first[src] + q
         rev = torch.from_numpy(out_ptr[dst] + back)
         out_ptr = torch.from_numpy(out_ptr)
-        sizes = slot_sizes(degree)
         plan = Plan(
             nodes=clusters,
             edges=torch.from_numpy(edges),
@@ -91,8 +90,8 @@ class CoarsePlan(Keyed):
             in_ptr=out_ptr,  # every pair has its reverse, so in-degrees equal out-degrees
             in_edge=rev,
             batch=torch.from_numpy(batch),
-            out_slots=sizes,
-            in_slots=sizes,
+            slots=slot_sizes(degree),
+            undirected=True,
         )
         return cls(clusters, drop_self_loops, clusters, rev, plan)
 

@@ -74,51 +74,48 @@ def _used(plan: Plan, coarse: CoarsePlan, columns: int) -> Tensor:
 
 
 class SlotPattern(NamedTuple):
-    """The edges out of each node, or into it, as the rows of small matrices: groups of ``D`` slots,
-    one group for each node, more for a node with more than ``D`` edges. A node's last slots may be
-    empty."""
+    """The edges out of each node as the rows of small matrices: groups of ``D`` slots, one group for
+    each node, more for a node with more than ``D`` edges. A node's last slots may be empty."""
 
     edge: Tensor  # [groups, D] edge in the slot, or E
-    end: Tensor  # [groups, D] the edge's other end, or 0
+    end: Tensor  # [groups, D] the edge's target, or 0
     slot: Tensor  # [E] the slot of each edge
     group_ptr: Tensor | None  # [V + 1] each node's first group; None: one for each node
     node: Tensor | None  # [groups] node of the group; None: one for each node
 
 
-def slot_pattern(plan: Plan, incoming: bool) -> SlotPattern:
-    """The pattern of the edges into (``incoming``) or out of each node."""
-    return once(plan._items, ("slots", incoming), _slots, plan, incoming)
+def slot_pattern(plan: Plan) -> SlotPattern:
+    """The pattern of the edges out of each node."""
+    return once(plan._items, "slots", _slots, plan)
 
 
-def _slots(plan: Plan, incoming: bool) -> SlotPattern:
-    if incoming:
-        ptr, order, end, sizes = plan.in_ptr, plan.in_edge, plan.src, plan.in_slots
-    else:
-        ptr, order, end, sizes = plan.out_ptr, plan.out_edge, plan.dst, plan.out_slots
+def _slots(plan: Plan) -> SlotPattern:
+    V, E, device = plan.num_nodes, plan.num_edges, plan.device
+    sizes = plan.slots
     if sizes is None:  # the plan comes out of a compiled graph
-        sizes = slot_sizes(ptr.diff().cpu().numpy())
-    (D, groups), E, device = sizes, plan.num_edges, plan.device
-    first, last, group_ptr, node = ptr[:-1], ptr[1:], None, None
-    if groups > plan.num_nodes:
-        each = ((last - first + D - 1) // D).clamp(min=1)
+        sizes = slot_sizes(plan.out_ptr.diff().cpu().numpy())
+    D, groups = sizes
+    first, group_ptr, node = torch.arange(V, device=device), None, None
+    if groups > V:
+        each = ((plan.out_ptr.diff() + D - 1) // D).clamp(min=1)
         group_ptr = torch.nn.functional.pad(each.cumsum(0), (1, 0))
-        node = torch.arange(plan.num_nodes, device=device)
-        node = node.repeat_interleave(each, output_size=groups)
-        skipped = torch.arange(groups, device=device) - group_ptr[node]
-        first, last = first[node] + skipped * D, last[node]
-    place = first[:, None] + torch.arange(D, device=device)
-    none = torch.nn.functional.pad(order, (0, 1), value=E)
-    edge = torch.where(place < last[:, None], none[place.clamp(max=E)], E)
-    slots = torch.arange(edge.numel(), device=device)
-    slot = slots.new_empty(E + 1).index_copy_(0, edge.view(-1), slots)[:E]
-    return SlotPattern(edge, torch.nn.functional.pad(end, (0, 1))[edge], slot, group_ptr, node)
+        node = first.repeat_interleave(each, output_size=groups)
+        first = group_ptr[:-1]
+    # the edges by source are the slots without the empty ones, so a node's edges move together
+    by_source, moved = plan.out_edge, first * D - plan.out_ptr[:-1]
+    place = moved.index_select(0, plan.src.index_select(0, by_source))
+    place += torch.arange(E, device=device)
+    edge = torch.full((groups * D,), E, device=device).index_copy_(0, place, by_source)
+    end = torch.zeros_like(edge).index_copy_(0, place, plan.out_dst)
+    slot = torch.empty_like(place).index_copy_(0, by_source, place)
+    return SlotPattern(edge.view(groups, D), end.view(groups, D), slot, group_ptr, node)
 
 
 class PairPattern(NamedTuple):
     """The pairs of clusters as cells of a ``P x max_clusters`` tensor."""
 
     cell: Tensor  # [pairs] cell of each pair
-    pair: Tensor  # [2, P max_clusters] pair of each cell, and of its mirror image; or their number
+    pair: Tensor  # [P max_clusters] pair of each cell, or their number
 
 
 def pair_pattern(coarse: CoarsePlan) -> PairPattern:
@@ -131,7 +128,6 @@ def _pairs(coarse: CoarsePlan) -> PairPattern:
     row = torch.arange(plan.num_nodes, device=plan.device) * K
     row -= plan.node_ptr.index_select(0, plan.batch)
     cell = row.index_select(0, plan.src) + plan.dst
-    pair = torch.full((2, plan.num_nodes * K), plan.num_edges, device=plan.device)
-    pair[0].index_copy_(0, cell, torch.arange(plan.num_edges, device=plan.device))
-    pair[1].index_copy_(0, cell, coarse.rev)
+    pair = torch.full((plan.num_nodes * K,), plan.num_edges, device=plan.device)
+    pair.index_copy_(0, cell, torch.arange(plan.num_edges, device=plan.device))
     return PairPattern(cell, pair)

@@ -62,7 +62,7 @@ def move_together(tensors: list[Tensor | None], device: torch.device) -> list[Te
 
 
 # kept on the host or made again, when a plan is moved to a device
-HOST = ("nodes", "edges", "counts", "out_slots", "in_slots", "key", "extras", "_coarse", "_items")
+HOST = ("nodes", "edges", "counts", "slots", "undirected", "key", "extras", "_coarse", "_items")
 
 
 @dataclass(eq=False)
@@ -86,8 +86,8 @@ class Plan(Keyed):
     order: Tensor | None = None  # [E] position -> the caller's edge; None: already in graph order
     parallel: Tensor | None = None  # [E] number of the edge's (src, dst) pair; None: all distinct
     parallel_ptr: Tensor | None = None  # where each pair's edges start in out_edge
-    out_slots: tuple[int, int] | None = None  # sizes of the groups of outgoing edges (slot_sizes)
-    in_slots: tuple[int, int] | None = None  # and of incoming ones
+    slots: tuple[int, int] | None = None  # sizes of the groups of outgoing edges (slot_sizes)
+    undirected: bool = False  # every edge is known to have its reverse
     key: Tensor | None = field(default=None, repr=False)  # stands for this plan in compiled graphs
     counts: dict = field(default_factory=dict, repr=False)  # more numbers for each graph, as nodes
     extras: dict = field(default_factory=dict, repr=False)  # what a layer wants to know besides
@@ -185,6 +185,8 @@ class Plan(Keyed):
             parallel_ptr = offsets(np.bincount(number))
         out_degree = np.bincount(src, minlength=num_nodes)
         in_degree = np.bincount(dst, minlength=num_nodes)
+        reverse = dst * num_nodes + src
+        in_edge = reverse.argsort(kind="stable")
         made = {
             "nodes": nodes,
             "edges": edges,
@@ -195,14 +197,14 @@ class Plan(Keyed):
             "out_ptr": offsets(out_degree),
             "out_edge": out_edge,
             "in_ptr": offsets(in_degree),
-            "in_edge": dst.argsort(kind="stable"),
+            "in_edge": in_edge,
             "order": order,
             "parallel": parallel,
             "parallel_ptr": parallel_ptr,
         }
         made = {k: None if a is None else torch.from_numpy(a) for k, a in made.items()}
-        sizes = {"out_slots": slot_sizes(out_degree), "in_slots": slot_sizes(in_degree)}
-        return cls(batch=batch, **made, **sizes)
+        undirected = np.array_equal(pair, reverse[in_edge])
+        return cls(batch=batch, **made, slots=slot_sizes(out_degree), undirected=undirected)
 
     @outside_inference
     def to(self, device: torch.device | str) -> Plan:
@@ -214,8 +216,8 @@ class Plan(Keyed):
         moved = dict(
             zip(names, move_together([getattr(self, n) for n in names], device), strict=True)
         )
-        sizes = {"out_slots": self.out_slots, "in_slots": self.in_slots}
-        plan = Plan(nodes=self.nodes, edges=self.edges, counts=self.counts, **sizes, **moved)
+        known = {"slots": self.slots, "undirected": self.undirected, "counts": self.counts}
+        plan = Plan(nodes=self.nodes, edges=self.edges, **known, **moved)
         for name, values in self.extras.items():
             plan.extras[name] = values.to(device, non_blocking=True)
         for key, coarse in self._coarse.items():

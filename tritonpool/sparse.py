@@ -9,7 +9,7 @@ with ``S`` as the block-diagonal sparse matrix it is: about half the work of sum
 pairs at once, and nothing of a size ``V x V`` or ``E x K x C``. ``T`` is a product of two small
 matrices for each node, the shares of its neighbours and the features of its edges. The backward is
 our own: torch's backward of a sparse product builds a dense ``V x V`` matrix for the gradient of
-its values. It needs no ``T``: see :func:`coarsen_bwd`.
+its values. It makes ``T`` again, which costs less than keeping it.
 """
 
 from __future__ import annotations
@@ -67,17 +67,16 @@ class _Assignment:
         """``S rows``: ``P x D`` to ``V x D``."""
         return gather_sum(self.pattern.ptr, self.pattern.cluster, rows, self.by_node)
 
-    def products(self, rows: Tensor, columns: Tensor) -> Tensor:
+    def products(self, rows: Tensor, columns: Tensor, plus: Tensor | None = None) -> Tensor:
         """``<rows[i], columns[p]>`` for every stored entry ``(i, p)``: from ``V x D`` and
-        ``P x D``."""
-        return sampled_products(self.pattern.ptr, self.pattern.cluster, rows, columns)
+        ``P x D``; added to ``plus``."""
+        return sampled_products(self.pattern.ptr, self.pattern.cluster, rows, columns, plus)
 
     def gradient(self, entries: Tensor | None, dense: Tensor | None) -> Tensor:
         """``dS`` of the full width, from a value for each entry and a ``V x K`` part."""
         dense = torch.zeros_like(self.dense) if dense is None else dense
         if entries is not None:
-            flat, at = dense.view(-1), self.pattern.flat
-            flat.index_copy_(0, at, flat.index_select(0, at).add_(entries))
+            dense.view(-1).index_add_(0, self.pattern.flat, entries)
         return torch.nn.functional.pad(dense, (0, self.columns - self.K))
 
 
@@ -101,6 +100,12 @@ def _padded(columns: int) -> int:
 def _in_slots(rows: Tensor, index: Tensor) -> Tensor:
     """``rows[index]``: a matrix of ``D`` rows for each group of slots."""
     return rows.index_select(0, index.view(-1)).view(*index.shape, rows.shape[1])
+
+
+def _neighbourhoods(ends: Tensor, edges: Tensor, at: SlotPattern) -> Tensor:
+    """``T`` as ``V x (K C)``, from the shares of the targets and the features in all slots."""
+    T = torch.bmm(ends.mT, edges).view(len(ends), ends.shape[2] * edges.shape[2])
+    return T if at.group_ptr is None else segment_sum(at.group_ptr, T)
 
 
 def _per_group(rows: Tensor, at: SlotPattern) -> Tensor:
@@ -130,14 +135,12 @@ def coarsen_fwd(
     Xc = A.pool(X.to(acc)).to(X.dtype)
 
     Z = _edge_features(F, w, plan, acc)
-    at, cell, parts = slot_pattern(plan, incoming=False), pair_pattern(coarse).cell, []
+    at, cell, parts = slot_pattern(plan), pair_pattern(coarse).cell, []
     ends, edges = _in_slots(A.dense, at.end), _in_slots(Z, at.edge)
     for part in _chunks(Z.shape[1], A.dense.numel()):
         C = part.stop - part.start
-        T = torch.bmm(ends.mT, edges[:, :, part]).view(len(at.edge), A.K * C)
-        if at.group_ptr is not None:
-            T = segment_sum(at.group_ptr, T)
-        parts.append(A.pool(T).view(coarse.plan.num_nodes * A.K, C).index_select(0, cell))
+        pooled = A.pool(_neighbourhoods(ends, edges[:, :, part], at))
+        parts.append(pooled.view(len(pooled) * A.K, C).index_select(0, cell))
     N = parts[0] if len(parts) == 1 else torch.cat(parts, 1)
     C = 0 if F is None else F.shape[1]
     W = N[:, C]
@@ -184,33 +187,26 @@ def coarsen_bwd(dXc, dW, dFc, S, X, F, w, W, Fc, plan, coarse, eps, needs):
     elif need_S or need_F or need_w:
         Z = _edge_features(F, w, plan, acc)
         grad, pair = _pair_gradient(dW, dFc, W, Fc, eps, acc), pair_pattern(coarse).pair
-        out = slot_pattern(plan, incoming=False)
-        sides = [out]
-        if need_S:
-            sides.append(slot_pattern(plan, incoming=True))
-            edges = [_in_slots(Z, at.edge) for at in sides]
-            found = [None, None]
-        if need_F or need_w:
-            ends, parts = _in_slots(A.dense, out.end), []
+        at, parts, found = slot_pattern(plan), [], None
+        ends = _in_slots(A.dense, at.end)
+        edges = _in_slots(Z, at.edge) if need_S else None
         for part in _chunks(Z.shape[1], A.dense.numel()):
-            # near: for each node, cluster and feature the gradients of the pairs with that cluster
-            # second (then: first), weighted with the node's shares in the other cluster
+            # the gradient of N, and through that product the gradients of its factors S and T
             C = part.stop - part.start
-            for side, at in enumerate(sides):
-                D = grad[:, part].index_select(0, pair[side])
-                near = A.lift(D.view(coarse.plan.num_nodes, A.K * C))
-                near = _per_group(near.view(plan.num_nodes, A.K, C), at)
-                if need_S:
-                    product = torch.bmm(edges[side][:, :, part], near.mT)
-                    found[side] = product if found[side] is None else found[side].add_(product)
-                if side == 0 and (need_F or need_w):
-                    parts.append(torch.bmm(ends, near).flatten(0, 1).index_select(0, out.slot))
+            dN = grad[:, part].index_select(0, pair).view(coarse.plan.num_nodes, A.K * C)
+            if need_S:
+                T = _neighbourhoods(ends, edges[:, :, part], at)
+                entries = A.products(T, dN, entries)
+                del T  # its memory serves again
+            dT = _per_group(A.lift(dN).view(plan.num_nodes, A.K, C), at)
+            if need_S:
+                product = torch.bmm(edges[:, :, part], dT.mT)
+                found = product if found is None else found.add_(product)
+            if need_F or need_w:
+                parts.append(torch.bmm(ends, dT).flatten(0, 1).index_select(0, at.slot))
         if need_S:
-            # an edge out of its source goes into its target, and the other way round
-            at_target = out.slot.index_select(0, plan.in_edge)
-            at_source = sides[1].slot.index_select(0, plan.out_edge)
-            dS = gather_sum(plan.in_ptr, at_target, found[0].flatten(0, 1))
-            dS += gather_sum(plan.out_ptr, at_source, found[1].flatten(0, 1))
+            slot = at.slot.index_select(0, plan.in_edge)
+            dS = gather_sum(plan.in_ptr, slot, found.flatten(0, 1))
         if need_F or need_w:
             dZ = parts[0] if len(parts) == 1 else torch.cat(parts, 1)
         if need_w:
@@ -254,6 +250,8 @@ def _squared_weights(w: Tensor | None, plan: Plan) -> tuple[Tensor | None, Tenso
 
 def _neighbours(rows: Tensor, w: Tensor | None, plan: Plan) -> Tensor:
     """``(A + A^T) rows``: ``V x K`` to ``V x K``."""
+    if w is None and plan.undirected:
+        return gather_sum(plan.out_ptr, plan.out_dst, rows).mul_(2)
     total = None
     for ptr, order, ends in (
         (plan.out_ptr, plan.out_edge, plan.out_dst),
@@ -282,15 +280,15 @@ def losses_fwd(
     shares = A.dense.to(dtype)
     positive = shares > 0
     # the logarithm of 0 takes a CPU ten times as long as any other
-    log = torch.where(positive, shares, 1).log_()
-    entropy = -(shares * log).sum(1, dtype=torch.float64)
+    surprise = torch.where(positive, shares, 1).log_().neg_()
+    entropy = (shares * surprise).sum(1, dtype=torch.float64)
     sums = torch.stack([(A.dense * gram).sum(1), (A.dense * near).sum(1), entropy], 1)
     gram_sum, near_sum, entropy = segment_sum(plan.node_ptr, sums).unbind(1)
     r2 = square - near_sum + gram_sum
     rounding = 16 * torch.finfo(torch.float64).eps
     r2 = torch.where(r2 > rounding * (square + gram_sum), r2, 0)
     r2_slope = gram.mul_(4).sub_(near, alpha=2).to(dtype)
-    return r2.to(dtype), entropy.to(dtype), r2_slope, torch.where(positive, -1 - log, 0)
+    return r2.to(dtype), entropy.to(dtype), r2_slope, surprise.sub_(1).mul_(positive)
 
 
 def losses_bwd(dr2, dent, S, w, plan, coarse, needs, r2_slope, entropy_slope):

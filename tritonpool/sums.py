@@ -57,19 +57,25 @@ def _gather_sum_now(ptr: Tensor, index: Tensor, rows: Tensor, weight: Tensor | N
 
 def segment_sum(ptr: Tensor, rows: Tensor) -> Tensor:
     """Sum the rows ``ptr[i]`` to ``ptr[i + 1]`` for every ``i``."""
-    return gather_sum(ptr, torch.arange(len(rows), device=rows.device), rows)
+    return torch.segment_reduce(rows, "sum", offsets=ptr, axis=0, unsafe=True)
 
 
-def sampled_products(ptr: Tensor, column: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
-    """``<rows[i], columns[column[k]]>`` for every ``k`` from ``ptr[i]`` to ``ptr[i + 1]``."""
+def sampled_products(
+    ptr: Tensor, column: Tensor, rows: Tensor, columns: Tensor, plus: Tensor | None = None
+) -> Tensor:
+    """``<rows[i], columns[column[k]]>`` for every ``k`` from ``ptr[i]`` to ``ptr[i + 1]``, added to
+    ``plus[k]`` if that is given."""
     if torch.compiler.is_compiling():
-        return _sampled_products(ptr, column, rows, columns)
-    return _sampled_products_now(ptr, column, rows, columns)
+        return _sampled_products(ptr, column, rows, columns, plus)
+    return _sampled_products_now(ptr, column, rows, columns, plus)
 
 
-def _sampled_products_now(ptr: Tensor, column: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
-    pattern = csr_matrix(ptr, column, rows.new_zeros(column.numel()), len(columns))
-    return torch.sparse.sampled_addmm(pattern, rows, columns.t(), beta=0.0).values()
+def _sampled_products_now(
+    ptr: Tensor, column: Tensor, rows: Tensor, columns: Tensor, plus: Tensor | None
+) -> Tensor:
+    start = rows.new_zeros(column.numel()) if plus is None else plus
+    pattern = csr_matrix(ptr, column, start, len(columns))
+    return torch.sparse.sampled_addmm(pattern, rows, columns.t()).values()
 
 
 # Under torch.compile the sums are ops of their own: which of them is the right one depends on
@@ -88,10 +94,12 @@ def _(ptr, index, rows, weight):
 
 
 @custom_op("tritonpool::sampled_products", mutates_args=())
-def _sampled_products(ptr: Tensor, column: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
-    return _sampled_products_now(ptr, column, rows, columns)
+def _sampled_products(
+    ptr: Tensor, column: Tensor, rows: Tensor, columns: Tensor, plus: Tensor | None
+) -> Tensor:
+    return _sampled_products_now(ptr, column, rows, columns, plus)
 
 
 @_sampled_products.register_fake
-def _(ptr, column, rows, columns):
+def _(ptr, column, rows, columns, plus):
     return rows.new_empty(column.shape[0])
