@@ -119,8 +119,7 @@ def check_assignment(S: Tensor, plan: Plan, coarse: CoarsePlan) -> None:
         raise ValueError(f"S must not be negative, but S[{i}, {p}] is {float(S[i, p]):g}")
     if int(coarse.clusters.min()) == S.shape[1]:
         return
-    used = used_entries(plan, coarse, S.shape[1])
-    wrong = S.masked_fill(used, 0)
+    wrong = S.bool().gt(used_entries(plan, coarse, S.shape[1]))
     if bool(wrong.any()):
         i, p = (int(v) for v in wrong.nonzero()[0])
         raise ValueError(

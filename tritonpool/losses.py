@@ -28,7 +28,7 @@ def _root(square: Tensor) -> Tensor:
 
 def _sizes(plan: Plan, like: Tensor) -> Tensor:
     """Nodes of each graph, at least 1, as a divisor."""
-    return (plan.node_ptr[1:] - plan.node_ptr[:-1]).clamp(min=1).to(like.dtype)
+    return plan.node_ptr.diff().clamp(min=1).to(like.dtype)
 
 
 def _link(r2: Tensor, plan: Plan, convention: str) -> Tensor:

@@ -74,8 +74,8 @@ def _used(plan: Plan, coarse: CoarsePlan, columns: int) -> Tensor:
 
 
 class SlotPattern(NamedTuple):
-    """The edges out of each node as the rows of small matrices: groups of ``D`` slots, one group for
-    each node, more for a node with more than ``D`` edges. A node's last slots may be empty."""
+    """The edges out of each node as the rows of small matrices: groups of ``D`` slots, one group
+    for each node, more for a node with more than ``D`` edges. A node's last slots may be empty."""
 
     edge: Tensor  # [groups, D] edge in the slot, or E
     end: Tensor  # [groups, D] the edge's target, or 0

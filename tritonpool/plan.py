@@ -32,8 +32,10 @@ MOST_SLOTS = 8  # edges of a node that are treated alike; atoms have fewer neigh
 def slot_sizes(degree: np.ndarray) -> tuple[int, int]:
     """How many slots for edges a group has, and how many groups the nodes of these degrees need:
     one each, and more for a node with more than :data:`MOST_SLOTS` edges."""
-    slots = int(degree.max(initial=1).clip(1, MOST_SLOTS))
-    return slots, int(np.maximum(-(-degree // slots), 1).sum())
+    most = max(1, int(degree.max(initial=0)))
+    if most <= MOST_SLOTS:
+        return most, len(degree)
+    return MOST_SLOTS, int(np.maximum(-(-degree // MOST_SLOTS), 1).sum())
 
 
 # A plan made during validation may be used in training later, where inference tensors are refused.

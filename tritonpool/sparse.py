@@ -83,10 +83,9 @@ class _Assignment:
 def _edge_features(F: Tensor | None, w: Tensor | None, plan: Plan, acc: torch.dtype) -> Tensor:
     """``Z = w [F, 1]``, because the total weight is pooled as one more feature, and a row of zeros
     for slots without an edge; columns of zeros fill up a multiple of eight."""
-    C = 0 if F is None else F.shape[1]
-    Z = torch.zeros(plan.num_edges + 1, _padded(C + 1), dtype=acc, device=plan.device)
-    if C:
-        Z[:-1, :C] = F
+    F = torch.empty(plan.num_edges, 0, device=plan.device) if F is None else F
+    C = F.shape[1]
+    Z = torch.nn.functional.pad(F.to(acc), (0, _padded(C + 1) - C, 0, 1))
     Z[:-1, C] = 1
     if w is not None:
         Z[:-1] *= w.to(acc)[:, None]
@@ -157,8 +156,7 @@ def _pair_gradient(
     padded = torch.zeros(W.numel() + 1, _padded(C + 1), dtype=acc, device=W.device)
     D = padded[:-1]
     if dFc is not None and C:
-        w = W.to(acc)
-        dFc, inverse = dFc.to(acc), torch.where(w > eps, 1 / w, 0)
+        dFc, inverse = dFc.to(acc), W.to(acc).reciprocal().masked_fill_(W <= eps, 0)
         torch.mul(dFc, inverse[:, None], out=D[:, :C])
         torch.mul((dFc * Fc.to(acc)).sum(1), -inverse, out=D[:, C])
     if dW is not None:
