@@ -76,8 +76,8 @@ def check_counts(counts: Tensor, K: int) -> None:
     ValueError
         if one is below 0 or above ``K``
     """
-    low, high = counts.aminmax() if counts.numel() else (0, 0)
-    if low < 0 or high > K:
+    values = counts.numpy()
+    if values.min(initial=0) < 0 or values.max(initial=0) > K:
         g = int(((counts < 0) | (counts > K)).nonzero()[0])
         raise ValueError(
             f"clusters[{g}] is {int(counts[g])}, but must be from 0 to K = {K}, the columns of S"

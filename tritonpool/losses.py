@@ -13,7 +13,7 @@ from tritonpool.backend import choose_backend
 from tritonpool.coarse_plan import CoarsePlan
 from tritonpool.graph import Graph
 from tritonpool.ops import in_plan_order, prepare
-from tritonpool.plan import Plan
+from tritonpool.plan import Plan, once
 
 __all__ = ["assignment_losses", "entropy_loss", "link_loss", "planned_losses"]
 
@@ -26,16 +26,22 @@ def _root(square: Tensor) -> Tensor:
     return torch.where(positive, torch.where(positive, square, 1).sqrt(), 0)
 
 
-def _sizes(plan: Plan, like: Tensor) -> Tensor:
-    """Nodes of each graph, at least 1, as a divisor."""
-    return plan.node_ptr.diff().clamp(min=1).to(like.dtype)
+def _mean(values: Tensor, plan: Plan) -> Tensor:
+    """The mean over the graphs of a value for each, divided by its number of nodes."""
+    scale = once(plan._items, ("mean", values.dtype), _scale, plan, values.dtype)
+    return torch.dot(values, scale)
+
+
+def _scale(plan: Plan, dtype: torch.dtype) -> Tensor:
+    nodes = plan.node_ptr.diff().clamp(min=1)
+    return (nodes * len(nodes)).to(dtype).reciprocal()
 
 
 def _link(r2: Tensor, plan: Plan, convention: str) -> Tensor:
     if not r2.numel():
         return r2.sum()
     if convention == "mean":
-        return (_root(r2) / _sizes(plan, r2)).mean()
+        return _mean(_root(r2), plan)
     nodes = plan.nodes
     entries = len(nodes) * int(nodes.max()) ** 2 if convention == "pyg" else int((nodes**2).sum())
     return _root(r2.sum()) / max(entries, 1)
@@ -45,7 +51,7 @@ def _entropy(total: Tensor, plan: Plan, convention: str) -> Tensor:
     if not total.numel():
         return total.sum()
     if convention == "mean":
-        return (total / _sizes(plan, total)).mean()
+        return _mean(total, plan)
     nodes = plan.nodes
     rows = len(nodes) * int(nodes.max()) if convention == "pyg" else plan.num_nodes
     return total.sum() / max(rows, 1)
