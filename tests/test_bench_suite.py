@@ -9,8 +9,9 @@ import torch
 from benchmarks import limits, report
 from benchmarks.checks import check_against_reference, check_peers
 from benchmarks.inputs import Inputs
-from benchmarks.peers import OURS, PEERS, Peer, both, pyg
+from benchmarks.peers import OURS, PEERS, Peer, both, pyg, sparse_loop
 from tritonpool import sparse
+from tritonpool.bench.memory import saved_bytes
 
 PLAIN = PEERS["PyG dense_diff_pool, no bond features"]
 NO_GRADIENT = PEERS["tritonpool, F without gradient"]
@@ -48,6 +49,21 @@ def test_the_check_finds_a_wrong_gradient(inputs, monkeypatch):
     monkeypatch.setattr(sparse, "sampled_products", lambda *args: 1.01 * original(*args))
     with pytest.raises(AssertionError, match="dS differs by"):
         check_against_reference(inputs)
+
+
+@pytest.mark.parametrize("peer", [OURS, Peer(pyg), Peer(sparse_loop)])
+def test_what_a_peer_keeps_for_backward_is_counted(inputs, peer):
+    assert sum(saved_bytes(lambda: peer(inputs)).values()) >= inputs.S.nbytes
+
+
+@pytest.mark.parametrize("layout", [torch.sparse_coo, torch.sparse_csr])
+def test_kept_sparse_matrices_count_by_their_values(layout):
+    matrix = torch.eye(5).to_sparse(layout=layout)
+    if layout == torch.sparse_coo:  # as one is that was just made from indices
+        matrix = torch.sparse_coo_tensor(matrix.indices(), matrix.values(), (5, 5))
+    dense = torch.randn(5, 2, requires_grad=True)
+    kept = saved_bytes(lambda: torch.sparse.mm(matrix, dense))
+    assert sum(kept.values()) == 4 * 5
 
 
 def test_peers_that_disagree_are_found(inputs):

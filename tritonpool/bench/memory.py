@@ -65,7 +65,10 @@ def saved_bytes(function: Callable[[], object]) -> dict[int, int]:
     seen, alive = {}, []
 
     def pack(tensor: torch.Tensor) -> torch.Tensor:
-        dense = tensor if tensor.layout == torch.strided else tensor.values()
+        if tensor.layout == torch.strided:
+            dense = tensor
+        else:  # values() refuses indices that are not coalesced
+            dense = tensor._values() if tensor.layout == torch.sparse_coo else tensor.values()
         storage = dense.untyped_storage()
         seen[storage.data_ptr()] = storage.nbytes()
         alive.append(storage)  # or another tensor could take the address over
