@@ -58,6 +58,31 @@ def test_coarse_plan_lists_every_pair_row_major_with_its_reverse(drop):
         assert sorted(plan.in_edge[span].tolist()) == sorted(rebuilt.in_edge[span].tolist())
 
 
+def test_a_plan_is_contiguous_however_its_graph_lies():
+    turned, strided = edges((0, 1), (1, 0), (2, 2)), torch.tensor([0, 9, 0, 9, 1, 9])[::2]
+    assert not turned.is_contiguous() and not strided.is_contiguous()
+    plan = Graph(torch.zeros(3, 1), turned, batch=strided, num_graphs=2).plan
+    for name, value in vars(plan).items():
+        assert not isinstance(value, torch.Tensor) or value.is_contiguous(), name
+
+
+@pytest.mark.parametrize(
+    "pairs, expected",
+    [
+        ([], True),
+        ([(1, 0), (2, 2), (0, 1)], True),
+        ([(1, 0), (0, 1), (0, 1), (1, 0)], True),
+        ([(1, 0), (0, 1), (0, 1)], False),
+        ([(1, 0), (0, 1), (1, 2)], False),
+        ([(0, 1), (1, 2), (2, 0)], False),
+    ],
+)
+def test_a_graph_is_undirected_if_every_edge_has_its_reverse(pairs, expected):
+    plan = Graph(torch.zeros(3, 1), edges(*pairs)).plan
+    assert plan.undirected is expected
+    assert plan.to("meta").undirected is expected
+
+
 @pytest.mark.parametrize(
     "nodes, K, ratio, expected",
     [(0, 8, 0.5, 0), (1, 8, 0.01, 1), (10, 8, 0.5, 5), (30, 8, 0.5, 8), (100, 32, 0.07, 7)],

@@ -40,6 +40,23 @@ def test_tgp_convention_divides_by_real_entries(backend):
     torch.testing.assert_close(entropy_loss(g, S, convention="tgp", backend=backend), entropy)
 
 
+@on_backends
+@pytest.mark.parametrize("edges", [[(0, 1), (1, 0), (1, 2), (2, 1)], [(0, 1), (1, 2), (2, 0)]])
+def test_link_loss_without_weights_equals_the_dense_formula(backend, edges):
+    """Of an undirected graph and of a directed one, with its gradient."""
+    graph = Graph(torch.zeros(3, 1, dtype=torch.float64), torch.tensor(edges).T)
+    assert graph.plan.undirected == (len(edges) == 4)
+    A = torch.zeros(3, 3, dtype=torch.float64)
+    A[tuple(graph.edge_index)] = 1
+    gen = torch.Generator().manual_seed(0)
+    S = torch.rand(3, 2, generator=gen, dtype=torch.float64).requires_grad_()
+    expected = (A - S @ S.T).norm() / 3
+    found = link_loss(graph, S, backend=backend)
+    torch.testing.assert_close(found, expected)
+    grads = (torch.autograd.grad(loss, S)[0] for loss in (found, expected))
+    torch.testing.assert_close(*grads)
+
+
 def cliques(*sizes, noise=0.0, dtype=torch.float64):
     """Graphs made of complete blocks with self-loops, and the S that explains them exactly."""
     n = sum(sizes)

@@ -133,7 +133,8 @@ class Plan(Keyed):
             if ``batch`` decreases or names a graph outside ``num_graphs``, or if an edge leaves
             the range of nodes or joins two graphs
         """
-        ends = edge_index.numpy()  # NumPy: its calls cost a third of torch's on arrays this small
+        # NumPy: its calls cost a third of torch's on arrays this small
+        ends = edge_index.contiguous().numpy()  # kernels read each row as it lies
         src, dst = ends
         if src.size:
             low, high = ends.min(), ends.max()
@@ -146,6 +147,7 @@ class Plan(Keyed):
                 )
         if batch is None:
             batch = torch.zeros(num_nodes, dtype=torch.int64)
+        batch = batch.contiguous()
         of_node = batch.numpy()
         if of_node.size:
             falls = of_node[1:] < of_node[:-1]
