@@ -223,7 +223,8 @@ def test_wide_bond_features_are_chunked_without_a_trace(monkeypatch):
 
 
 def test_nodes_with_many_edges():
-    """Beyond eight edges a node has several groups of slots; here 12 into, 9 and 17 out of one."""
+    """Beyond eight edges out of it a node has several groups of slots (here 9 and 17); 12 lead into
+    one node."""
     sample = make_sample([14, 20], [0, 0], [3, 4], K=4, C=3, shuffle=False)
     ends = [(i, 0) for i in range(1, 13)] + [(2, i) for i in range(5, 14)]
     ends += [(14, i) for i in range(15, 32)] + [(20, 20), (20, 21)]

@@ -126,6 +126,7 @@ def test_half_precision_keeps_its_dtype():
     found = edge_messages(H, w, REV, graph.plan)
     assert found.dtype == torch.bfloat16
     expected = messages_by_hand(H.float(), w)
+    # bfloat16 keeps eight bits, and the sums are rounded to it
     torch.testing.assert_close(found.float(), expected, rtol=1e-2, atol=1e-2)
     dH, dw = torch.autograd.grad(found.float().sum(), (H, w))
     assert dH.dtype == torch.bfloat16 and dw.dtype == torch.float32

@@ -183,12 +183,11 @@ def coarsen_bwd(dXc, dW, dFc, S, X, F, w, W, Fc, plan, coarse, eps, needs):
         dF = torch.zeros_like(F) if need_F else None
         dw = torch.zeros_like(w) if need_w else None
     elif need_S or need_F or need_w:
-        Z = _edge_features(F, w, plan, acc)
         grad, pair = _pair_gradient(dW, dFc, W, Fc, eps, acc), pair_pattern(coarse).pair
         at, parts, found = slot_pattern(plan), [], None
         ends = _in_slots(A.dense, at.end)
-        edges = _in_slots(Z, at.edge) if need_S else None
-        for part in _chunks(Z.shape[1], A.dense.numel()):
+        edges = _in_slots(_edge_features(F, w, plan, acc), at.edge) if need_S else None
+        for part in _chunks(grad.shape[1], A.dense.numel()):
             # the gradient of N, and through that product the gradients of its factors S and T
             C = part.stop - part.start
             dN = grad[:, part].index_select(0, pair).view(coarse.plan.num_nodes, A.K * C)
