@@ -240,6 +240,40 @@ def test_nodes_with_many_edges():
         torch.testing.assert_close(value, expected[name], rtol=1e-12, atol=1e-12)
 
 
+@pytest.mark.parametrize("drop", [True, False])
+@pytest.mark.parametrize("alike", [True, False])
+def test_backward_of_undirected_edges(monkeypatch, alike, drop):
+    """Where each edge has the features and the weight of its reverse and they need no gradient,
+    the backward does not make the intermediate again. With a parallel bond and a self-loop."""
+    bonds = torch.tensor([(0, 1), (1, 2), (2, 0), (2, 3), (2, 3), (4, 4), (4, 5), (6, 5)])
+    gen = torch.Generator().manual_seed(0)
+    F = torch.randn(len(bonds), 3, generator=gen, dtype=torch.float64).repeat(2, 1)
+    w = torch.rand(len(bonds), generator=gen, dtype=torch.float64).repeat(2)
+    if not alike:
+        F[-1] += 1
+    sample = make_sample([4, 3], [0, 0], [3, 2], K=4, C=3, shuffle=False)
+    old = sample.graph
+    graph = Graph(old.x, torch.cat([bonds, bonds.flip(1)]).T, F, w, old.batch, 2)
+    assert graph.plan.undirected
+    made = []
+    neighbourhoods = sparse._neighbourhoods
+    monkeypatch.setattr(
+        sparse, "_neighbourhoods", lambda *args: made.append(1) or neighbourhoods(*args)
+    )
+
+    def gradient(backend):
+        S = sample.S.clone().requires_grad_()
+        coarse = coarsen(graph, S, sample.clusters, drop_self_loops=drop, backend=backend)
+        weight = torch.linspace(-1, 1, coarse.num_edges, dtype=torch.float64)  # not symmetric
+        loss = (coarse.edge_attr.sin() * weight[:, None]).sum() + (
+            coarse.edge_weight * weight
+        ).sum()
+        return torch.autograd.grad(loss, S)[0]
+
+    torch.testing.assert_close(gradient("sparse"), gradient("reference"), rtol=1e-12, atol=1e-12)
+    assert len(made) == (1 if alike else 2)
+
+
 def test_nothing_is_warned_about(recwarn):
     everything(make_sample([3], [4], [2], K=2), "sparse")
     assert not [w for w in recwarn if "tritonpool" in str(w.filename)]

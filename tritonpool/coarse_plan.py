@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -49,7 +50,7 @@ class CoarsePlan(Keyed):
     key: Tensor | None = field(default=None, repr=False)  # stands for this plan in compiled graphs
     _items: dict = field(default_factory=dict, repr=False)  # what backends derive from it
 
-    @property
+    @cached_property
     def max_clusters(self) -> int:
         """The most clusters of any graph in this batch."""
         return int(self.clusters.numpy().max(initial=0))

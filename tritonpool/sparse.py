@@ -112,6 +112,17 @@ def _per_group(rows: Tensor, at: SlotPattern) -> Tensor:
     return rows if at.node is None else rows.index_select(0, at.node)
 
 
+def _mirrored(Z: Tensor, plan: Plan) -> bool:
+    """Whether every edge is known to have the features and the weight of its reverse.
+
+    Then ``N`` is symmetric, and what an edge tells its source of the gradient is what its reverse
+    tells its target: ``T`` is not needed. A GPU is not asked, which would make the host wait.
+    """
+    if not plan.undirected or Z.device.type != "cpu":
+        return False
+    return torch.equal(Z.index_select(0, plan.out_edge), Z.index_select(0, plan.in_edge))
+
+
 def _chunks(columns: int, elements: int) -> Iterator[slice]:
     fits = CHUNK_ELEMENTS // max(1, elements)
     step = max(CHUNK_COLUMNS, fits - fits % CHUNK_COLUMNS)
@@ -183,15 +194,21 @@ def coarsen_bwd(dXc, dW, dFc, S, X, F, w, W, Fc, plan, coarse, eps, needs):
         dF = torch.zeros_like(F) if need_F else None
         dw = torch.zeros_like(w) if need_w else None
     elif need_S or need_F or need_w:
+        need_Z = need_F or need_w
         grad, pair = _pair_gradient(dW, dFc, W, Fc, eps, acc), pair_pattern(coarse).pair
-        at, parts, found = slot_pattern(plan), [], None
-        ends = _in_slots(A.dense, at.end)
-        edges = _in_slots(_edge_features(F, w, plan, acc), at.edge) if need_S else None
+        at, parts, found, need_T = slot_pattern(plan), [], None, need_S
+        if need_S:
+            Z = _edge_features(F, w, plan, acc)
+            edges = _in_slots(Z, at.edge)
+            if not need_Z and _mirrored(Z, plan):
+                grad[:-1] += grad.index_select(0, coarse.rev)
+                need_T = False
+        ends = _in_slots(A.dense, at.end) if need_T or need_Z else None
         for part in _chunks(grad.shape[1], A.dense.numel()):
             # the gradient of N, and through that product the gradients of its factors S and T
             C = part.stop - part.start
             dN = grad[:, part].index_select(0, pair).view(coarse.plan.num_nodes, A.K * C)
-            if need_S:
+            if need_T:
                 T = _neighbourhoods(ends, edges[:, :, part], at)
                 entries = A.products(T, dN, entries)
                 del T  # its memory serves again
@@ -199,12 +216,12 @@ def coarsen_bwd(dXc, dW, dFc, S, X, F, w, W, Fc, plan, coarse, eps, needs):
             if need_S:
                 product = torch.bmm(edges[:, :, part], dT.mT)
                 found = product if found is None else found.add_(product)
-            if need_F or need_w:
+            if need_Z:
                 parts.append(torch.bmm(ends, dT).flatten(0, 1).index_select(0, at.slot))
         if need_S:
             slot = at.slot.index_select(0, plan.in_edge)
             dS = gather_sum(plan.in_ptr, slot, found.flatten(0, 1))
-        if need_F or need_w:
+        if need_Z:
             dZ = parts[0] if len(parts) == 1 else torch.cat(parts, 1)
         if need_w:
             dw = (dZ * _edge_features(F, None, plan, acc)[:-1]).sum(1).to(w.dtype)
@@ -264,7 +281,8 @@ def losses_fwd(
     S: Tensor, w: Tensor | None, plan: Plan, coarse: CoarsePlan
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     r"""Squared residual :math:`\|A_g - S_g S_g^\top\|_F^2` and entropy sum of every graph, and the
-    gradients of both w.r.t. ``S``, ``V x K``, which are nearly free here.
+    gradients w.r.t. ``S``, ``V x K``, of the former and of the negative of the latter, which are
+    nearly free here.
 
     The residual is expanded, which never builds a ``V x V`` matrix, and computed in float64,
     because the terms cancel near the optimum; what is left of rounding there is set to 0.
@@ -275,27 +293,27 @@ def losses_fwd(
     gram = A.lift(A.pool(A.dense))
     near = _neighbours(A.dense, w, plan)
     shares = A.dense.to(dtype)
-    positive = shares > 0
     # the logarithm of 0 takes a CPU ten times as long as any other
-    surprise = torch.where(positive, shares, 1).log_().neg_()
-    entropy = (shares * surprise).sum(1, dtype=torch.float64)
-    sums = torch.stack([(A.dense * gram).sum(1), (A.dense * near).sum(1), entropy], 1)
-    gram_sum, near_sum, entropy = segment_sum(plan.node_ptr, sums).unbind(1)
-    r2 = square - near_sum + gram_sum
-    rounding = 16 * torch.finfo(torch.float64).eps
-    r2 = torch.where(r2 > rounding * (square + gram_sum), r2, 0)
+    logs = shares.clamp(min=torch.finfo(dtype).tiny).log_()
+    information = (shares * logs).sum(1, dtype=torch.float64)
+    sums = torch.stack([((gram - near) * A.dense).sum(1), information], 1)
+    rest, information = segment_sum(plan.node_ptr, sums).unbind(1)
+    r2 = square + rest
+    # terms that cancel are those of A and S S^T, of nearly equal norms
+    rounding = 32 * torch.finfo(torch.float64).eps
+    r2 = torch.where(r2 > rounding * square, r2, 0)
     r2_slope = gram.mul_(4).sub_(near, alpha=2).to(dtype)
-    return r2.to(dtype), entropy.to(dtype), r2_slope, surprise.sub_(1).mul_(positive)
+    return r2.to(dtype), -information.to(dtype), r2_slope, logs.add_(1).mul_(shares > 0)
 
 
-def losses_bwd(dr2, dent, S, w, plan, coarse, needs, r2_slope, entropy_slope):
+def losses_bwd(dr2, dent, S, w, plan, coarse, needs, r2_slope, information_slope):
     """Gradients of :func:`losses_fwd` w.r.t. ``S`` and ``w``, where needed."""
     need_S, need_w = needs
     dS = dw = None
     if need_S:
         per_node = torch.stack([dr2, dent], 1).index_select(0, plan.batch)
         grad = r2_slope * per_node[:, :1]
-        grad.addcmul_(entropy_slope, per_node[:, 1:])
+        grad.addcmul_(information_slope, per_node[:, 1:], value=-1)
         dS = torch.nn.functional.pad(grad.to(S.dtype), (0, S.shape[1] - grad.shape[1]))
     if need_w:
         rows, (pair, _) = S.double(), _squared_weights(w, plan)

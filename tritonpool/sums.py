@@ -50,8 +50,9 @@ def _gather_sum_now(ptr: Tensor, index: Tensor, rows: Tensor, weight: Tensor | N
     if rows.dtype == torch.float64:
         weight = rows.new_ones(index.numel()) if weight is None else weight
         return csr_matrix(ptr, index, weight, rows.shape[0]) @ rows
+    # a table that requires a gradient gets a slower bag, which keeps more for a backward
     return torch.embedding_bag(
-        rows, index, ptr, mode=0, per_sample_weights=weight, include_last_offset=True
+        rows.detach(), index, ptr, mode=0, per_sample_weights=weight, include_last_offset=True
     )[0]
 
 
