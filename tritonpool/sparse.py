@@ -9,7 +9,7 @@ with ``S`` as the block-diagonal sparse matrix it is: about half the work of sum
 pairs at once, and nothing of a size ``V x V`` or ``E x K x C``. ``T`` is a product of two small
 matrices for each node, the shares of its neighbours and the features of its edges. The backward is
 our own: torch's backward of a sparse product builds a dense ``V x V`` matrix for the gradient of
-its values. It makes ``T`` again instead of keeping it.
+its values. It makes ``T`` again instead of keeping it, where it needs it.
 """
 
 from __future__ import annotations
