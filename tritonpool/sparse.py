@@ -281,8 +281,7 @@ def losses_fwd(
     S: Tensor, w: Tensor | None, plan: Plan, coarse: CoarsePlan
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     r"""Squared residual :math:`\|A_g - S_g S_g^\top\|_F^2` and entropy sum of every graph, and the
-    gradients w.r.t. ``S``, ``V x K``, of the former and of the negative of the latter, which are
-    nearly free here.
+    gradients of both w.r.t. ``S``, ``V x K``, which are nearly free here.
 
     The residual is expanded, which never builds a ``V x V`` matrix, and computed in float64,
     because the terms cancel near the optimum; what is left of rounding there is set to 0.
@@ -294,26 +293,26 @@ def losses_fwd(
     near = _neighbours(A.dense, w, plan)
     shares = A.dense.to(dtype)
     # the logarithm of 0 takes a CPU ten times as long as any other
-    logs = shares.clamp(min=torch.finfo(dtype).tiny).log_()
-    information = (shares * logs).sum(1, dtype=torch.float64)
-    sums = torch.stack([((gram - near) * A.dense).sum(1), information], 1)
-    rest, information = segment_sum(plan.node_ptr, sums).unbind(1)
+    surprise = shares.clamp(min=torch.finfo(dtype).tiny).log_().neg_()
+    entropy = (shares * surprise).sum(1, dtype=torch.float64)
+    sums = torch.stack([((gram - near) * A.dense).sum(1), entropy], 1)
+    rest, entropy = segment_sum(plan.node_ptr, sums).unbind(1)
     r2 = square + rest
-    # terms that cancel are those of A and S S^T, of nearly equal norms
-    rounding = 32 * torch.finfo(torch.float64).eps
-    r2 = torch.where(r2 > rounding * square, r2, 0)
+    # where terms cancel, A and S S^T have nearly equal norms, so twice the former's square will do
+    rounding = 16 * torch.finfo(torch.float64).eps
+    r2 = torch.where(r2 > rounding * (2 * square), r2, 0)
     r2_slope = gram.mul_(4).sub_(near, alpha=2).to(dtype)
-    return r2.to(dtype), -information.to(dtype), r2_slope, logs.add_(1).mul_(shares > 0)
+    return r2.to(dtype), entropy.to(dtype), r2_slope, surprise.sub_(1).mul_(shares > 0)
 
 
-def losses_bwd(dr2, dent, S, w, plan, coarse, needs, r2_slope, information_slope):
+def losses_bwd(dr2, dent, S, w, plan, coarse, needs, r2_slope, entropy_slope):
     """Gradients of :func:`losses_fwd` w.r.t. ``S`` and ``w``, where needed."""
     need_S, need_w = needs
     dS = dw = None
     if need_S:
         per_node = torch.stack([dr2, dent], 1).index_select(0, plan.batch)
         grad = r2_slope * per_node[:, :1]
-        grad.addcmul_(information_slope, per_node[:, 1:], value=-1)
+        grad.addcmul_(entropy_slope, per_node[:, 1:])
         dS = torch.nn.functional.pad(grad.to(S.dtype), (0, S.shape[1] - grad.shape[1]))
     if need_w:
         rows, (pair, _) = S.double(), _squared_weights(w, plan)
