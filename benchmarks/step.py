@@ -63,12 +63,15 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=8)
     args = parser.parse_args()
     stock = make_step(None, args.n)
-    for ratio in args.ratio:
-        tracker = Tracker(make_step(ratio, args.n), stock, args.blocks, args.rounds)
+    steps = {f"ratio {ratio}": make_step(ratio, args.n) for ratio in args.ratio}
+    steps["one cluster"] = make_step(0.25, args.n, max_clusters=1)
+    steps["rings"] = make_step(0.25, args.n, assignment="rings")
+    for name, step in steps.items():
+        tracker = Tracker(step, stock, args.blocks, args.rounds)
         times = tracker.run()
         found, ours = tracker.summary(times), 1e3 * statistics.median(times)
         print(
-            f"ratio {ratio}: {ours:.1f} ms, D-MPNN {1e3 * statistics.median(tracker.yard):.1f} ms, "
+            f"{name}: {ours:.1f} ms, D-MPNN {1e3 * statistics.median(tracker.yard):.1f} ms, "
             f"{found['ratio']:.2f}x (spread {found['spread']:.2f})"
         )
 

@@ -4,16 +4,14 @@ import numpy as np
 import pytest
 import torch
 from chemprop.nn import RegressionFFN
-from molecules import ATOMS, MOLECULES, POLYMERS, batch_of, dataset
-from rdkit import Chem
+from molecules import ATOMS, POLYMERS, batch_of, dataset
 
 from tritonpool import DiffPool, Graph, coarsen
-from tritonpool.chemprop import DiffPoolBondMessagePassing, DiffPoolMPNN, GraphReadout, structure
+from tritonpool.chemprop import DiffPoolBondMessagePassing, DiffPoolMPNN, GraphReadout
 from tritonpool.chemprop.coarse_inputs import coarse_inputs
 from tritonpool.chemprop.collate import build_dataloader
 from tritonpool.chemprop.settings import DiffPoolSettings
-from tritonpool.chemprop.structure import positions, ring_counts, ring_fragments
-from tritonpool.coarse_plan import CoarsePlan
+from tritonpool.chemprop.structure import positions, ring_fragments
 
 REMEDIES = [
     {"temperature": 0.3},
@@ -153,41 +151,6 @@ def test_positions_are_eigenvectors_of_the_laplacian():
         start += n
 
 
-def rdkit_fragments(smiles: str) -> set[frozenset[int]]:
-    """Ring systems, and the connected pieces of the other atoms, by RDKit's rings."""
-    mol = Chem.MolFromSmiles(smiles)
-    systems = []
-    for ring in map(set, mol.GetRingInfo().AtomRings()):
-        for system in [s for s in systems if s & ring]:
-            systems.remove(system)
-            ring |= system
-        systems.append(ring)
-    in_ring = set().union(*systems)
-    rest = [a.GetIdx() for a in mol.GetAtoms() if a.GetIdx() not in in_ring]
-    links = [(b.GetBeginAtomIdx(), b.GetEndAtomIdx()) for b in mol.GetBonds()]
-    pieces = {a: {a} for a in rest}
-    for a, b in links:
-        if a in pieces and b in pieces and pieces[a] is not pieces[b]:
-            joined = pieces[a] | pieces[b]
-            pieces.update(dict.fromkeys(joined, joined))
-    return {frozenset(s) for s in [*systems, *pieces.values()]}
-
-
-def test_ring_fragments_agree_with_rdkit():
-    smiles = [*MOLECULES, *POLYMERS[:20], "C1CC12CC2", "C1CC1C1CC1CC2CCC2", "O"]
-    graph = graph_of(smiles)
-    fragment, total = ring_fragments(graph.plan).unbind(1)
-    start = 0
-    for text, n in zip(smiles, graph.plan.nodes.tolist(), strict=True):
-        own = fragment[start : start + n].tolist()
-        found = {frozenset(i for i in range(n) if own[i] == f) for f in set(own)}
-        assert found == rdkit_fragments(text), text
-        assert set(total[start : start + n].tolist()) == {len(found)}
-        firsts = [own.index(f) for f in range(len(found))]
-        assert firsts == sorted(firsts)  # numbered by their first atom
-        start += n
-
-
 def test_the_ring_prior_starts_from_rings():
     mp = DiffPoolBondMessagePassing(d_h=32, ratio=0.5, prior="rings")
     assignments = []
@@ -215,56 +178,6 @@ def test_more_fragments_than_clusters_share_them_in_order():
     expected = torch.zeros(graph.num_nodes, 3)
     expected[torch.arange(graph.num_nodes), fragment * 3 // 7] = 4
     torch.testing.assert_close(added, expected)
-
-
-@pytest.mark.parametrize("most", [3, 32])
-def test_rings_are_clusters_always(most: int):
-    smiles = [*POLYMERS[:12], *ATOMS, "", "c1ccccc1Cc1ccccc1Cc1ccccc1Cc1ccccc1"]
-    mp = DiffPoolBondMessagePassing(d_h=16, max_clusters=most, levels=2, assignment="rings")
-    assert not list(mp.pools[0].parameters()) and list(mp.pools[1].parameters())
-    graph = graph_of(smiles)
-    coarse, S, losses = mp.pools[0](graph.replace(x=torch.randn(graph.num_nodes, 16)))
-    assert set(losses) == {"link", "entropy"}
-    fragment, total = ring_fragments(graph.plan).unbind(1)
-    own = torch.where(total > most, fragment * most // total, fragment)
-    assert torch.equal(S, torch.nn.functional.one_hot(own, most).float())
-    start, counts = 0, []
-    for text, n in zip(smiles, graph.plan.nodes.tolist(), strict=True):
-        counts.append(min(most, len(rdkit_fragments(text)) or n))
-        assert set(own[start : start + n].tolist()) == set(range(counts[-1]))  # none is empty
-        start += n
-    assert coarse.plan.nodes.tolist() == ring_counts(graph.plan).clamp(max=most).tolist() == counts
-
-
-def test_rings_as_clusters_know_no_order_of_atoms():
-    smiles = ["OCc1ccccc1Cc1ccncc1C(=O)N", "c1ccc(cc1)C1CC1CCO"]
-    again = [Chem.MolToSmiles(Chem.MolFromSmiles(s), doRandom=True) for s in smiles for _ in "ab"]
-    mp = DiffPoolBondMessagePassing(d_h=32, assignment="rings").eval()
-    first, second = mp(batch_of(smiles).bmg), mp(batch_of(again).bmg)
-    torch.testing.assert_close(first.repeat_interleave(2, 0), second, rtol=1e-4, atol=1e-5)
-
-
-def test_fixed_clusters_have_no_losses():
-    batch = batch_of(POLYMERS[:6])
-    for levels, logged in ((1, 0), (2, 2)):
-        mp = DiffPoolBondMessagePassing(d_h=16, levels=levels, assignment="rings", aux="expose")
-        mp(batch.bmg)
-        assert len(mp.pop_aux() or ()) == logged
-    with pytest.raises(ValueError, match="positions and prior must be left out with assignment="):
-        DiffPoolSettings(assignment="rings", positions=2)
-
-
-@pytest.mark.parametrize("levels", [1, 2])
-def test_the_loader_counts_rings(levels: int, monkeypatch):
-    settings = DiffPoolSettings(assignment="rings", levels=levels)
-    loader = build_dataloader(dataset(POLYMERS[:8]), 8, shuffle=False, settings=settings)
-    bmg = next(iter(loader)).bmg
-    assert torch.equal(bmg.plan.counts["rings"], ring_counts(graph_of(POLYMERS[:8]).plan))
-    assert bmg.plan.to("meta").counts["rings"].device.type == "cpu"
-    monkeypatch.setattr(CoarsePlan, "build", None)  # all coarse graphs are planned
-    monkeypatch.setattr(structure, "_fragments", None)  # and all rings found
-    mp = DiffPoolBondMessagePassing(d_h=16, levels=levels, assignment="rings")
-    assert mp(bmg).shape == (8, 16 * (levels + 1))
 
 
 @pytest.mark.parametrize("workers", [0, 2])

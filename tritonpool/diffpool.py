@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from tritonpool.checks import check_weights
-from tritonpool.coarse_plan import cluster_counts
+from tritonpool.coarse_plan import CoarsePlan, cluster_counts
 from tritonpool.graph import Graph
 from tritonpool.losses import planned_losses
 from tritonpool.ops import coarsen_planned
@@ -183,18 +183,10 @@ class DiffPool(nn.Module):
                 f"graph.x must have in_channels = {self.in_channels} columns, but has "
                 f"{graph.x.shape[1]}"
             )
-        coarse = coarse_plan(graph.plan, self.counts(graph), self.drop_self_loops)
-        logits = self.scores(graph)
-        if self.temperature != 1:
-            logits = logits / self.temperature
-        if logits.device.type == "cpu" and not torch.compiler.is_compiling():
+        coarse = self.plan_coarse(graph)
+        if graph.device.type == "cpu" and not torch.compiler.is_compiling():
             check_weights(graph.edge_weight)
-            if not bool(logits.detach().isfinite().all()):
-                what = "graph.x holds" if not bool(graph.x.isfinite().all()) else "the scores hold"
-                raise ValueError(
-                    f"{what} NaN or infinity: look at the inputs, and whether the training diverges"
-                )
-        S = masked_softmax(logits, coarse.counts[graph.plan.batch])
+        S = self.assign(graph, coarse)
         if hard:
             S = torch.zeros_like(S).scatter_(1, S.argmax(1, keepdim=True), 1)
         pooled = graph if z is None else graph.replace(x=z)
@@ -202,7 +194,28 @@ class DiffPool(nn.Module):
         if compute_losses:
             link, entropy = planned_losses(_weights_up_to_one(graph), S, coarse)
             losses = {"link": link, "entropy": entropy}
-        return coarsen_planned(pooled, S, coarse), S, losses
+        return self.coarsen(pooled, S, coarse), S, losses
+
+    def plan_coarse(self, graph: Graph) -> CoarsePlan:
+        """The integer structure of the coarse batch."""
+        return coarse_plan(graph.plan, self.counts(graph), self.drop_self_loops)
+
+    def assign(self, graph: Graph, coarse: CoarsePlan) -> Tensor:
+        """The shares of every node, ``V x K``."""
+        logits = self.scores(graph)
+        if self.temperature != 1:
+            logits = logits / self.temperature
+        if logits.device.type == "cpu" and not torch.compiler.is_compiling():
+            if not bool(logits.detach().isfinite().all()):
+                what = "graph.x holds" if not bool(graph.x.isfinite().all()) else "the scores hold"
+                raise ValueError(
+                    f"{what} NaN or infinity: look at the inputs, and whether the training diverges"
+                )
+        return masked_softmax(logits, coarse.counts[graph.plan.batch])
+
+    def coarsen(self, graph: Graph, S: Tensor, coarse: CoarsePlan) -> Graph:
+        """The coarse batch."""
+        return coarsen_planned(graph, S, coarse)
 
     def extra_repr(self) -> str:
         shown = ["in_channels", "max_clusters", "ratio"]

@@ -20,7 +20,7 @@ from tritonpool.coarse_plan import CoarsePlan
 from tritonpool.graph import Graph
 from tritonpool.planning import coarse_plan
 
-__all__ = ["coarsen", "coarsen_planned", "in_plan_order", "lift", "prepare"]
+__all__ = ["coarse_graph", "coarsen", "coarsen_planned", "in_plan_order", "lift", "prepare"]
 
 
 def prepare(
@@ -56,8 +56,13 @@ def coarsen_planned(
     else:
         name = choose_backend(graph.device, backend)
         Xc, W, Fc = Coarsen.apply(*tensors, graph.plan, coarse, eps, name)
+    return coarse_graph(Xc, W, Fc, coarse)
+
+
+def coarse_graph(Xc: Tensor, W: Tensor, Fc: Tensor | None, coarse: CoarsePlan) -> Graph:
+    """The pooled batch, which has its plan already."""
     plan = coarse.plan
-    pooled = Graph(Xc, coarse.edge_index, Fc, W, plan.batch, graph.num_graphs)
+    pooled = Graph(Xc, coarse.edge_index, Fc, W, plan.batch, plan.num_graphs)
     pooled._plan = plan
     return pooled
 

@@ -17,7 +17,7 @@ from tritonpool.coarse_plan import CoarsePlan
 from tritonpool.handles import find, ticket
 from tritonpool.plan import Plan, once
 
-__all__ = ["MIXED", "coarse_plan", "make_plan"]
+__all__ = ["ALWAYS", "MIXED", "coarse_plan", "copies", "empty", "make_plan"]
 
 # The sizes of a plan's tensors, by name; those of the first three are on the host.
 SIZES = {
@@ -107,14 +107,14 @@ def _cached_coarse_plan(plan: Plan, clusters: Tensor, drop_self_loops: bool) -> 
     return once(plan._coarse, (clusters.numpy().tobytes(), drop_self_loops), make)
 
 
-def _copies(plan: Plan, names: tuple[str, ...], *keeps: object) -> list[Tensor]:
+def copies(plan: Plan, names: tuple[str, ...], *keeps: object) -> list[Tensor]:
     """A plan's tensors, copied because a compiled graph may write to what an op returns."""
     copies = {name: getattr(plan, name).clone() for name in names if name != "key"}
     copies["key"] = ticket(plan.key, plan, *keeps)
     return [copies[name] for name in names]
 
 
-def _empty(names: tuple[str, ...], like: Tensor, **sizes: int) -> list[Tensor]:
+def empty(names: tuple[str, ...], like: Tensor, **sizes: int) -> list[Tensor]:
     """Tensors of the sizes that a plan's have."""
 
     def size(text: str) -> int:
@@ -146,14 +146,14 @@ def _plan(
     if filled.parallel is None:
         filled.parallel = torch.empty_like(plan.out_edge).index_copy_(0, plan.out_edge, every[:-1])
         filled.parallel_ptr = every
-    return _copies(filled, _names(grouped), plan)
+    return copies(filled, _names(grouped), plan)
 
 
 @_plan.register_fake
 def _(edge_index, batch, num_nodes, num_graphs, grouped):
     pairs = get_ctx().new_dynamic_size()
     E = edge_index.shape[1]
-    return _empty(_names(grouped), edge_index, V=num_nodes, E=E, G=num_graphs, pairs=pairs)
+    return empty(_names(grouped), edge_index, V=num_nodes, E=E, G=num_graphs, pairs=pairs)
 
 
 @custom_op("tritonpool::coarse_plan", mutates_args=())
@@ -163,7 +163,7 @@ def _coarse_plan(key: Tensor, src: Tensor, clusters: Tensor, drop_self_loops: bo
         raise ValueError(f"clusters must be at least 0, but hold {int(clusters.min())}")
     coarse = _cached_coarse_plan(plan, clusters, drop_self_loops)
     own = [coarse.counts.clone(), coarse.rev.clone(), ticket(coarse.key, plan, coarse)]
-    return own + _copies(coarse.plan, ALWAYS, plan)
+    return own + copies(coarse.plan, ALWAYS, plan)
 
 
 @_coarse_plan.register_fake
@@ -171,4 +171,4 @@ def _(key, src, clusters, drop_self_loops):
     P, E = get_ctx().new_dynamic_size(), get_ctx().new_dynamic_size()
     G = clusters.shape[0]
     own = [src.new_empty(G), src.new_empty(E), key.new_empty(1)]
-    return own + _empty(ALWAYS, src, V=P, E=E, G=G)
+    return own + empty(ALWAYS, src, V=P, E=E, G=G)

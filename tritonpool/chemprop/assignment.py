@@ -12,16 +12,14 @@ import torch
 from torch import Tensor, nn
 
 from tritonpool.chemprop.segments import neighbour_sum
-from tritonpool.chemprop.structure import positions, ring_counts, ring_fragments
+from tritonpool.chemprop.structure import positions, ring_clusters
 from tritonpool.diffpool import DiffPool
 from tritonpool.graph import Graph
 from tritonpool.ops import in_plan_order
-from tritonpool.plan import Plan
 from tritonpool.planning import coarse_plan
 
-__all__ = ["AssignmentPool", "NeighbourScores", "NodeScores", "RingPool"]
+__all__ = ["AssignmentPool", "NeighbourScores", "NodeScores"]
 
-OTHERS = -1e4  # the score of a cluster to which a node does not belong
 PREFERENCE = 4.0  # added to a score: at first 9 shares in 10 against five other clusters
 
 
@@ -108,15 +106,6 @@ class NeighbourScores(_Scores):
         return self.scores(torch.cat([H, neighbour_sum(H, w, plan) * scale], 1))
 
 
-def _ring_clusters(plan: Plan, clusters: Tensor | int) -> Tensor:
-    """The cluster of each atom's ring system or piece between ring systems, ``V x 1``; if a
-    molecule has more of these than ``clusters`` (of all, or of each atom's), successive ones share
-    a cluster."""
-    fragment, fragments = ring_fragments(plan).unbind(1)
-    shared = fragment * clusters // fragments
-    return torch.where(fragments > clusters, shared, fragment)[:, None]
-
-
 class AssignmentPool(DiffPool):
     """A :class:`~tritonpool.DiffPool` whose assignment network sees the whole graph.
 
@@ -139,34 +128,5 @@ class AssignmentPool(DiffPool):
             return scores
         plan = graph.plan
         clusters = coarse_plan(plan, self.counts(graph), self.drop_self_loops).counts
-        preferred = _ring_clusters(plan, clusters.index_select(0, plan.batch))
+        preferred = ring_clusters(plan, clusters.index_select(0, plan.batch))
         return scores.scatter_add(1, preferred, scores.new_full(preferred.shape, PREFERENCE))
-
-
-class RingPool(DiffPool):
-    """A :class:`~tritonpool.DiffPool` with nothing to learn: every ring system is a cluster, and
-    every piece between ring systems. If a graph has more of these than ``max_clusters``, successive
-    ones share a cluster.
-
-    Parameters
-    ----------
-    in_channels, max_clusters, drop_self_loops
-        those of :class:`~tritonpool.DiffPool`
-    """
-
-    def __init__(self, in_channels: int, max_clusters: int, *, drop_self_loops: bool = True):
-        super().__init__(
-            in_channels,
-            max_clusters,
-            assignment=nn.Identity(),
-            drop_self_loops=drop_self_loops,
-        )
-
-    def counts(self, graph: Graph) -> Tensor:
-        return ring_counts(graph.plan).clamp(max=self.max_clusters)
-
-    def scores(self, graph: Graph) -> Tensor:
-        own = _ring_clusters(graph.plan, self.max_clusters)
-        # the softmax makes 0 of the others, exactly
-        scores = graph.x.new_full((graph.num_nodes, self.max_clusters), OTHERS)
-        return scores.scatter(1, own, scores.new_zeros(own.shape))

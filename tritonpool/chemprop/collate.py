@@ -9,8 +9,9 @@ from chemprop.data import BatchMolGraph, MolAtomBondDataset, MulticomponentTrain
 from chemprop.data import build_dataloader as chemprop_dataloader
 from torch.utils.data import DataLoader, Dataset
 
+from tritonpool.chemprop.partition import ring_partition
 from tritonpool.chemprop.settings import DiffPoolSettings
-from tritonpool.chemprop.structure import positions, ring_counts, ring_fragments
+from tritonpool.chemprop.structure import positions, ring_fragments
 from tritonpool.coarse_plan import cluster_counts
 from tritonpool.plan import Plan
 from tritonpool.planning import coarse_plan
@@ -88,10 +89,10 @@ class PlanCollate:
             drop_self_loops = not self.settings.cluster_features
             for level in range(self.settings.levels):
                 if level == 0 and self.settings.assignment == "rings":
-                    counts = ring_counts(plan).clamp(max=most)
+                    plan = ring_partition(plan, most, drop_self_loops).plan
                 else:
                     counts = cluster_counts(plan.nodes, most, ratio)
-                plan = coarse_plan(plan, counts, drop_self_loops).plan
+                    plan = coarse_plan(plan, counts, drop_self_loops).plan
         return planned
 
 

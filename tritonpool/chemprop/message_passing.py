@@ -7,10 +7,11 @@ from chemprop.data import BatchMolGraph
 from chemprop.nn import AtomMessagePassing, BondMessagePassing
 from torch import Tensor, nn
 
-from tritonpool.chemprop.assignment import AssignmentPool, NeighbourScores, NodeScores, RingPool
+from tritonpool.chemprop.assignment import AssignmentPool, NeighbourScores, NodeScores
 from tritonpool.chemprop.auxiliary import AUX_MODES, inject
 from tritonpool.chemprop.coarse_inputs import coarse_inputs
 from tritonpool.chemprop.readout import aggregate
+from tritonpool.chemprop.ring_pool import RingPool
 from tritonpool.chemprop.segments import edge_messages, node_sum
 from tritonpool.chemprop.settings import DiffPoolSettings
 from tritonpool.chemprop.weighted import WeightedAtomMessagePassing, WeightedBondMessagePassing

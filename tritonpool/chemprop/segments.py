@@ -15,7 +15,7 @@ from tritonpool.dtypes import accumulate_in
 from tritonpool.plan import Plan
 from tritonpool.sums import gather_sum, sampled_products
 
-__all__ = ["edge_messages", "graph_sum", "neighbour_sum", "node_sum"]
+__all__ = ["edge_messages", "graph_sum", "group_sum", "neighbour_sum", "node_sum"]
 
 
 def _sum_into(ptr: Tensor, order: Tensor, weight: Tensor | None, rows: Tensor) -> Tensor:
@@ -108,15 +108,23 @@ class _NeighbourSum(Function):
         return dX, dw, None, None
 
 
+def group_sum(
+    rows: Tensor, weight: Tensor | None, ptr: Tensor, order: Tensor, of: Tensor
+) -> Tensor:
+    """Sum ``weight[k] rows[k]`` over ``k = order[ptr[i]], ..., order[ptr[i + 1] - 1]`` for every
+    ``i``; row ``k`` belongs to the group ``of[k]`` and to no other."""
+    return _SegmentSum.apply(rows, weight, ptr, order, of)
+
+
 def node_sum(H: Tensor, w: Tensor, plan: Plan) -> Tensor:
     """Sum ``w_e H_e`` over the edges that end in each node: ``E x D`` and ``E`` to ``V x D``."""
-    return _SegmentSum.apply(H, w, plan.in_ptr, plan.in_edge, plan.dst)
+    return group_sum(H, w, plan.in_ptr, plan.in_edge, plan.dst)
 
 
 def graph_sum(X: Tensor, plan: Plan) -> Tensor:
     """Sum the rows of each graph's nodes: ``V x D`` to ``G x D``, 0 for a graph without nodes."""
     order = torch.arange(plan.num_nodes, device=X.device)
-    return _SegmentSum.apply(X, None, plan.node_ptr, order, plan.batch)
+    return group_sum(X, None, plan.node_ptr, order, plan.batch)
 
 
 def edge_messages(H: Tensor, w: Tensor, rev: Tensor, plan: Plan) -> Tensor:

@@ -10,13 +10,15 @@ from collections.abc import Callable
 
 import numpy as np
 import torch
+from scipy.sparse import csr_array
+from scipy.sparse.csgraph import connected_components, dijkstra
 from torch import Tensor
 from torch.library import custom_op
 
 from tritonpool.handles import find
 from tritonpool.plan import Plan, once
 
-__all__ = ["positions", "ring_counts", "ring_fragments"]
+__all__ = ["positions", "ring_clusters", "ring_counts", "ring_fragments"]
 
 
 def positions(plan: Plan, count: int) -> Tensor:
@@ -62,6 +64,14 @@ def ring_counts(plan: Plan) -> Tensor:
     return once(plan.counts, "rings", _counts, plan)
 
 
+def ring_clusters(plan: Plan, clusters: Tensor | int) -> Tensor:
+    """The cluster of each atom's fragment, ``V x 1``: its number, or, if its molecule has more
+    fragments than ``clusters`` (of all, or of each atom's), one that successive ones share."""
+    fragment, fragments = ring_fragments(plan).unbind(1)
+    shared = fragment * clusters // fragments
+    return torch.where(fragments > clusters, shared, fragment)[:, None]
+
+
 def _counts(plan: Plan) -> Tensor:
     found = _kept(plan, "rings", _fragments)[:, 1].cpu()
     first = plan.nodes.cumsum(0) - plan.nodes
@@ -94,23 +104,53 @@ def _eigenvectors(plan: Plan, count: int) -> Tensor:
 
 
 def _fragments(plan: Plan) -> Tensor:
-    import networkx as nx
-
-    bonds = nx.Graph()
-    bonds.add_nodes_from(range(plan.num_nodes))
-    bonds.add_edges_from(zip(plan.src.tolist(), plan.dst.tolist(), strict=True))
-    bridges = set(nx.bridges(bonds))
-    in_ring = {atom for bond in bonds.edges if bond not in bridges for atom in bond}
-    bonds.remove_edges_from([(a, b) for a, b in bridges if a in in_ring or b in in_ring])
-    batch = plan.batch.cpu().numpy()
-    found = np.zeros((plan.num_nodes, 2), dtype=np.int64)
-    total = [0] * plan.num_graphs
-    for fragment in sorted(nx.connected_components(bonds), key=min):
-        molecule = int(batch[min(fragment)])
-        found[list(fragment), 0] = total[molecule]
-        total[molecule] += 1
-    found[:, 1] = np.array(total, dtype=np.int64)[batch]
+    V, batch = plan.num_nodes, plan.batch.cpu().numpy()
+    src, dst = plan.src.cpu().numpy(), plan.dst.cpu().numpy()
+    depth, parent = _forest(src, dst, V)
+    up, down = parent[src] == dst, parent[dst] == src
+    # An edge that is not in the forest closes a ring with the ways to where both ends meet.
+    closing = ~(up | down) & (src != dst)
+    a, b = src[closing], dst[closing]
+    in_ring = np.zeros(V, dtype=bool)
+    to_parent = np.zeros(V, dtype=bool)  # whether the bond to the parent belongs to a ring
+    in_ring[a] = True
+    while True:
+        apart = a != b
+        a, b = a[apart], b[apart]
+        if not a.size:
+            break
+        deep = depth[a] - depth[b]
+        for end, moves in ((a, deep >= 0), (b, deep <= 0)):
+            child = end[moves]
+            to_parent[child] = True
+            end[moves] = parent[child]
+            in_ring[child] = in_ring[end[moves]] = True
+    cut = (up & ~to_parent[src]) | (down & ~to_parent[dst])
+    cut &= in_ring[src] | in_ring[dst]
+    _, label = connected_components(_matrix(src[~cut], dst[~cut], V), directed=False)
+    _, first, label = np.unique(label, return_index=True, return_inverse=True)
+    number = np.empty_like(first)
+    number[first.argsort()] = np.arange(len(first))
+    total = np.bincount(batch[first], minlength=plan.num_graphs)
+    found = np.stack([number[label] - (total.cumsum() - total)[batch], total[batch]], 1)
     return torch.from_numpy(found)
+
+
+def _matrix(src: np.ndarray, dst: np.ndarray, nodes: int) -> csr_array:
+    return csr_array((np.ones(len(src), dtype=np.int8), (src, dst)), shape=(nodes, nodes))
+
+
+def _forest(src: np.ndarray, dst: np.ndarray, nodes: int) -> tuple[np.ndarray, np.ndarray]:
+    """The depth and the parent of every node in a forest of shortest paths; parents of roots
+    are no nodes."""
+    _, label = connected_components(_matrix(src, dst, nodes), directed=False)
+    _, roots = np.unique(label, return_index=True)
+    above = np.full_like(roots, nodes)  # one more node, which all roots hang on
+    joined = _matrix(np.append(src, roots), np.append(dst, above), nodes + 1)
+    depth, parent = dijkstra(
+        joined, directed=False, indices=nodes, unweighted=True, return_predecessors=True
+    )
+    return depth[:-1], parent[:-1]
 
 
 @custom_op("tritonpool::positions", mutates_args=())
