@@ -8,7 +8,7 @@ from hypothesis import given
 from tritonpool import Graph
 from tritonpool.coarse_plan import CoarsePlan, cluster_counts
 from tritonpool.plan import Plan
-from tritonpool.planning import coarse_plan
+from tritonpool.planning import MOST_COARSE, coarse_plan
 
 
 def edges(*pairs):
@@ -90,6 +90,18 @@ def test_a_graph_is_undirected_if_every_edge_has_its_reverse(pairs, expected):
 def test_cluster_counts(nodes, K, ratio, expected):
     # 100 * 0.07 is 7.000000000000001 in float64, which must not make an eighth cluster
     assert cluster_counts(torch.tensor([nodes]), K, ratio).tolist() == [expected]
+
+
+def test_a_plan_does_not_keep_every_coarse_plan():
+    sample = make_sample([40], [60], [40], 40)
+    plan = sample.graph.plan
+    first = coarse_plan(plan, torch.tensor([1]), True)
+    for c in range(1, 41):
+        coarse = coarse_plan(plan, torch.tensor([c]), True)
+        assert coarse_plan(plan, torch.tensor([c]), True) is coarse
+        assert coarse.plan.num_edges == c * (c - 1)
+    assert len(plan._coarse) == MOST_COARSE
+    assert coarse_plan(plan, torch.tensor([1]), True) is not first
 
 
 def test_plan_is_made_once_and_shared():

@@ -17,7 +17,7 @@ from tritonpool.coarse_plan import CoarsePlan
 from tritonpool.handles import find, ticket
 from tritonpool.plan import Plan, once
 
-__all__ = ["ALWAYS", "MIXED", "coarse_plan", "copies", "empty", "make_plan"]
+__all__ = ["ALWAYS", "MIXED", "MOST_COARSE", "coarse_plan", "copies", "empty", "make_plan"]
 
 # The sizes of a plan's tensors, by name; those of the first three are on the host.
 SIZES = {
@@ -38,6 +38,7 @@ SIZES = {
     "parallel_ptr": "pairs",
 }
 HOST = ("nodes", "edges", "key")
+MOST_COARSE = 16  # that a plan keeps, for someone who asks for ever new cluster counts
 MIXED = "edge_index must list the edges graph by graph, but it mixes graphs"
 OPTIONAL = ("order", "parallel", "parallel_ptr")
 ALWAYS = tuple(name for name in SIZES if name not in OPTIONAL)
@@ -104,7 +105,10 @@ def _cached_coarse_plan(plan: Plan, clusters: Tensor, drop_self_loops: bool) -> 
         # the counts are the caller's, who may change them
         return CoarsePlan.build(clusters.clone(), drop_self_loops).to(plan.device)
 
-    return once(plan._coarse, (clusters.numpy().tobytes(), drop_self_loops), make)
+    coarse = once(plan._coarse, (clusters.numpy().tobytes(), drop_self_loops), make)
+    if len(plan._coarse) > MOST_COARSE:
+        del plan._coarse[next(iter(plan._coarse))]
+    return coarse
 
 
 def copies(plan: Plan, names: tuple[str, ...], *keeps: object) -> list[Tensor]:
