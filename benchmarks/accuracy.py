@@ -35,7 +35,11 @@ MODELS: dict[str, tuple[tuple[str, ...], str | None]] = {
     "DiffPool, norm": (("--aggregation", "norm"), None),
     "DiffPool, sum": (("--aggregation", "sum"), None),
     "DiffPool, ratio 0.05, normalized": (
-        ("--diffpool-ratio", "0.05", "--diffpool-normalize"),
+        ("--diffpool-ratio", "0.05", "--diffpool-normalize", "both"),
+        None,
+    ),
+    "DiffPool, ratio 0.05, weights normalized": (
+        ("--diffpool-ratio", "0.05", "--diffpool-normalize", "weights"),
         None,
     ),
     "DiffPool, ratio 0.05": (("--diffpool-ratio", "0.05"), None),
@@ -52,7 +56,8 @@ MODELS: dict[str, tuple[tuple[str, ...], str | None]] = {
     "DiffPool, temperature 0.2": (("--diffpool-temperature", "0.2"), None),
     "DiffPool, 8 positions": (("--diffpool-positions", "8"), None),
     "DiffPool, rings as prior": (("--diffpool-prior", "rings"), None),
-    "DiffPool, normalized": (("--diffpool-normalize",), None),
+    "DiffPool, normalized": (("--diffpool-normalize", "both"), None),
+    "DiffPool, weights normalized": (("--diffpool-normalize", "weights"), None),
     "DiffPool, cluster features": (("--diffpool-cluster-features",), None),
     "DiffPool, gate": (("--diffpool-gate",), None),
     "DiffPool, then one cluster": (("--diffpool-levels", "2"), "one on top"),
@@ -65,7 +70,15 @@ MODELS: dict[str, tuple[tuple[str, ...], str | None]] = {
     "control: fixed random": ((), "fixed random"),
     "control: fixed random, ratio 0.05": (("--diffpool-ratio", "0.05"), "fixed random"),
     "control: fixed random, ratio 0.05, normalized": (
-        ("--diffpool-ratio", "0.05", "--diffpool-normalize"),
+        ("--diffpool-ratio", "0.05", "--diffpool-normalize", "both"),
+        "fixed random",
+    ),
+    "control: fixed random, weights normalized": (
+        ("--diffpool-normalize", "weights"),
+        "fixed random",
+    ),
+    "control: fixed random, ratio 0.05, weights normalized": (
+        ("--diffpool-ratio", "0.05", "--diffpool-normalize", "weights"),
         "fixed random",
     ),
     "control: frozen head": ((), "frozen head"),

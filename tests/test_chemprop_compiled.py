@@ -21,7 +21,7 @@ REMEDIES = {
     "temperature": 0.5,
     "positions": 2,
     "prior": "rings",
-    "normalize": True,
+    "normalize": "both",
     "cluster_features": True,
     "gate": True,
 }

@@ -321,7 +321,7 @@ def test_bf16_autocast():
         ({"temperature": 0.0}, "temperature must be a number above 0, but is 0.0"),
         ({"positions": -1}, "positions must be a whole number of at least 0, but is -1"),
         ({"prior": "brics"}, "prior must be one of none, rings, but is 'brics'"),
-        ({"normalize": "yes"}, "normalize must be True or False, but is 'yes'"),
+        ({"normalize": "yes"}, "normalize must be one of none, weights, both, but is 'yes'"),
         ({"gate": True, "readout": "last"}, "gate must be False with readout='last'"),
         ({"aux": "add"}, "aux must be one of inject, expose, but is 'add'"),
     ],

@@ -19,7 +19,8 @@ REMEDIES = [
     {"positions": 4, "assignment": "gnn"},
     {"prior": "rings"},
     {"assignment": "rings"},
-    {"normalize": True},
+    {"normalize": "weights"},
+    {"normalize": "both"},
     {"cluster_features": True},
     {"gate": True},
 ]
@@ -93,19 +94,26 @@ def test_temperature_divides_the_scores():
             DiffPool(3, 4, temperature=wrong)
 
 
-def test_normalized_states_are_means_and_weights_sum_to_one():
+@pytest.mark.parametrize("normalize", ["weights", "both"])
+def test_normalized_weights_sum_to_one_and_states_are_means(normalize: str):
     coarse, mass, _ = pooled(keep_loops=False)
-    seen = coarse_inputs(coarse, mass, True, False)
-    torch.testing.assert_close(seen.x, coarse.x / mass)
+    seen = coarse_inputs(coarse, mass if normalize == "both" else None, normalize, False)
+    torch.testing.assert_close(seen.x, coarse.x / mass if normalize == "both" else coarse.x)
     into = seen.x.new_zeros(coarse.num_nodes).index_add_(0, coarse.edge_index[1], seen.edge_weight)
     torch.testing.assert_close(into, torch.ones_like(into))
     torch.testing.assert_close(seen.edge_attr[:, -1], seen.edge_weight)
     single = coarsen(graph_of(ATOMS), torch.ones(len(ATOMS), 1))
-    assert coarse_inputs(single, torch.ones(len(ATOMS), 1), True, False).x.isfinite().all()
+    assert coarse_inputs(single, torch.ones(len(ATOMS), 1), normalize, False).x.isfinite().all()
 
 
-@pytest.mark.parametrize("normalize", [False, True])
-def test_cluster_features_tell_size_and_inside(normalize: bool):
+@pytest.mark.parametrize("saved, meant", [(False, "none"), (True, "both")])
+def test_settings_saved_before_there_was_a_choice(saved: bool, meant: str):
+    mp = DiffPoolBondMessagePassing(d_h=16, normalize=saved)
+    assert mp.normalize == mp.hparams["normalize"] == meant
+
+
+@pytest.mark.parametrize("normalize", ["none", "weights", "both"])
+def test_cluster_features_tell_size_and_inside(normalize: str):
     coarse, mass, loops = pooled(keep_loops=True)
     seen = coarse_inputs(coarse, mass, normalize, True)
     D = coarse.x.shape[1]
@@ -194,7 +202,7 @@ def test_the_loader_knows_what_the_model_will_ask(workers: int, monkeypatch):
     assert {k: v.device.type for k, v in kept.items()} == dict.fromkeys(plan.extras, "meta")
 
 
-@pytest.mark.parametrize("settings", [{"normalize": True}, {"cluster_features": True}], ids=str)
+@pytest.mark.parametrize("settings", REMEDIES[-4:-1], ids=str)
 def test_sharp_clusters_are_finite_in_half_precision(settings):
     """Clusters that hardly any atom belongs to: their sizes are 0 in float16."""
     mp = DiffPoolBondMessagePassing(d_h=64, ratio=0.5, temperature=0.1, **settings)

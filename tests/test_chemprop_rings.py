@@ -207,7 +207,8 @@ class Complete(DiffPool):
     [
         {},
         {"levels": 2, "max_clusters": 3},
-        {"cluster_features": True, "normalize": True},
+        {"cluster_features": True, "normalize": "both"},
+        {"normalize": "weights"},
         {"coarse_encoder": "atom", "undirected": True},
     ],
     ids=str,

@@ -16,7 +16,7 @@ LEAST = 0.01
 
 
 def coarse_inputs(
-    coarse: Graph, mass: Tensor | None, normalize: bool, cluster_features: bool
+    coarse: Graph, mass: Tensor | None, normalize: str, cluster_features: bool
 ) -> Graph:
     r"""A coarse graph as its encoder sees it: the edge weights are one more edge feature, and, as
     options, sums become means and clusters tell what is inside them.
@@ -28,10 +28,11 @@ def coarse_inputs(
         ``E x C``, edge weights ``E``; with ``cluster_features`` the pairs ``p = q`` are among them
     mass : Tensor | None
         :math:`m_p = \sum_i S_{ip}`, ``P x 1``, in float32 or float64 as the node states then are;
-        needed by both options
-    normalize : bool
-        divide :math:`X'_p` by :math:`m_p`, and :math:`W_{pq}` by :math:`\sum_p W_{pq}` over the
-        pairs :math:`p \ne q`; divisors below 0.01 count as 0.01
+        needed by ``normalize="both"`` and by ``cluster_features``
+    normalize : str
+        ``"weights"``: divide :math:`W_{pq}` by :math:`\sum_p W_{pq}` over the pairs
+        :math:`p \ne q`; ``"both"``: also :math:`X'_p` by :math:`m_p`; ``"none"``: neither.
+        Divisors below 0.01 count as 0.01
     cluster_features : bool
         append :math:`\log m_p`, :math:`W_{pp}` and :math:`F'_{pp}` to the node states, and give the
         pairs ``p = q``, which are no neighbours, the weight 0
@@ -49,8 +50,9 @@ def coarse_inputs(
         inside = node_sum(own, loops.to(W.dtype), coarse.plan)
         added = [mass.clamp(min=LEAST).log(), inside.to(mass.dtype)]
         W = W.masked_fill(loops, 0)
-    if normalize:
+    if normalize == "both":
         X = X / mass.clamp(min=LEAST)
+    if normalize != "none":
         total = node_sum(W[:, None], torch.ones_like(W), coarse.plan)
         W = W / total.clamp(min=LEAST)[:, 0].index_select(0, coarse.plan.dst)
     attr = torch.cat([F, W.to(F.dtype)[:, None]], 1)

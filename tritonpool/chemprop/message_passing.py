@@ -69,7 +69,7 @@ class DiffPoolMixin:
         temperature: float = 1.0,
         positions: int = 0,
         prior: str = "none",
-        normalize: bool = False,
+        normalize: str | bool = "none",
         cluster_features: bool = False,
         gate: bool = False,
         coarse_encoder: str = "bond",
@@ -80,6 +80,8 @@ class DiffPoolMixin:
         aux: str = "inject",
         **kwargs: object,
     ):
+        if isinstance(normalize, bool):  # in models that were saved before there was a choice
+            normalize = "both" if normalize else "none"
         settings = {
             "ratio": ratio,
             "levels": levels,
@@ -233,7 +235,7 @@ class DiffPoolMixin:
         self, pool: DiffPool, graph: Graph, compute_losses: bool
     ) -> tuple[Graph, Tensor | None, dict[str, Tensor]]:
         """The coarse graph, the mass of each cluster where it is needed, and the losses."""
-        if not (self.normalize or self.cluster_features):
+        if self.normalize != "both" and not self.cluster_features:
             coarse, _, losses = pool(graph, compute_losses=compute_losses)
             return coarse, None, losses
         # in float32 at least: shares that are added up or divided by may be too small for float16

@@ -4,12 +4,21 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-__all__ = ["AGGREGATIONS", "ASSIGNMENTS", "ENCODERS", "PRIORS", "READOUTS", "DiffPoolSettings"]
+__all__ = [
+    "AGGREGATIONS",
+    "ASSIGNMENTS",
+    "ENCODERS",
+    "NORMALIZATIONS",
+    "PRIORS",
+    "READOUTS",
+    "DiffPoolSettings",
+]
 
 ASSIGNMENTS = ("mlp", "gnn", "rings")
 READOUTS = ("concat", "last")
 ENCODERS = ("bond", "atom")
 PRIORS = ("none", "rings")
+NORMALIZATIONS = ("none", "weights", "both")
 AGGREGATIONS = ("mean", "sum", "norm")
 
 
@@ -65,10 +74,10 @@ class DiffPoolSettings:
         cluster of its ring system or of its piece between ring systems
         (:func:`~tritonpool.chemprop.structure.ring_fragments`). Which cluster that is depends on
         the order of the atoms, and so does the prediction
-    normalize : bool, default=False
-        divide the pooled states by the number of nodes of the level below in their cluster, and
-        the pooled bond weights by their sum over the bonds that end in the same cluster, so that
-        both are means
+    normalize : str, default="none"
+        which sums become means: ``"weights"`` divides the pooled bond weights by their sum over
+        the bonds that end in the same cluster, ``"both"`` also the pooled states by the number of
+        nodes of the level below in their cluster
     cluster_features : bool, default=False
         the coarse encoder also sees the logarithm of the number of nodes in a cluster, and the
         weight and the mean features of the bonds inside it, which are pooled on with the others
@@ -102,7 +111,7 @@ class DiffPoolSettings:
     temperature: float = 1.0
     positions: int = 0
     prior: str = "none"
-    normalize: bool = False
+    normalize: str = "none"
     cluster_features: bool = False
     gate: bool = False
     coarse_encoder: str = "bond"
@@ -123,7 +132,8 @@ class DiffPoolSettings:
         _choice("assignment", self.assignment, ASSIGNMENTS)
         _choice("readout", self.readout, READOUTS)
         _choice("prior", self.prior, PRIORS)
-        for name in ("normalize", "cluster_features", "gate"):
+        _choice("normalize", self.normalize, NORMALIZATIONS)
+        for name in ("cluster_features", "gate"):
             if not isinstance(getattr(self, name), bool):
                 raise ValueError(f"{name} must be True or False, but is {getattr(self, name)!r}")
         if self.assignment == "rings" and (self.positions or self.prior != "none"):

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from tritonpool.chemprop.settings import (
     ASSIGNMENTS,
     ENCODERS,
+    NORMALIZATIONS,
     PRIORS,
     READOUTS,
     DiffPoolSettings,
@@ -122,8 +123,10 @@ def add_options(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
     )
     group.add_argument(
         "--diffpool-normalize",
-        action="store_true",
-        help="pool states and bond weights to means instead of sums",
+        choices=NORMALIZATIONS,
+        default=DEFAULTS.normalize,
+        help="what is pooled to means instead of sums: the weights of the bonds, or both these "
+        "and the states of the atoms (default: %(default)s)",
     )
     group.add_argument(
         "--diffpool-cluster-features",
