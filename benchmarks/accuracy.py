@@ -19,11 +19,11 @@ from scipy import stats
 
 from benchmarks.experiment import WHEN, Experiment, run_all, save
 
-__all__ = ["MODELS", "Comparison", "compare", "comparisons", "main", "plot", "table"]
+__all__ = ["BASIC", "MODELS", "Comparison", "compare", "comparisons", "main", "plot", "table"]
 
 PLAIN = ("--diffpool-levels", "0")
 # the options of `tritonpool train`, and the change of the model (benchmarks.controls)
-MODELS: dict[str, tuple[tuple[str, ...], str | None]] = {
+BASIC: dict[str, tuple[tuple[str, ...], str | None]] = {
     "D-MPNN": (PLAIN, None),
     "D-MPNN, norm": ((*PLAIN, "--aggregation", "norm"), None),
     "D-MPNN, sum": ((*PLAIN, "--aggregation", "sum"), None),
@@ -34,14 +34,6 @@ MODELS: dict[str, tuple[tuple[str, ...], str | None]] = {
     "DiffPool": ((), None),
     "DiffPool, norm": (("--aggregation", "norm"), None),
     "DiffPool, sum": (("--aggregation", "sum"), None),
-    "DiffPool, ratio 0.05, normalized": (
-        ("--diffpool-ratio", "0.05", "--diffpool-normalize", "both"),
-        None,
-    ),
-    "DiffPool, ratio 0.05, weights normalized": (
-        ("--diffpool-ratio", "0.05", "--diffpool-normalize", "weights"),
-        None,
-    ),
     "DiffPool, ratio 0.05": (("--diffpool-ratio", "0.05"), None),
     "DiffPool, ratio 0.1": (("--diffpool-ratio", "0.1"), None),
     "DiffPool, ratio 0.5": (("--diffpool-ratio", "0.5"), None),
@@ -56,8 +48,6 @@ MODELS: dict[str, tuple[tuple[str, ...], str | None]] = {
     "DiffPool, temperature 0.2": (("--diffpool-temperature", "0.2"), None),
     "DiffPool, 8 positions": (("--diffpool-positions", "8"), None),
     "DiffPool, rings as prior": (("--diffpool-prior", "rings"), None),
-    "DiffPool, normalized": (("--diffpool-normalize", "both"), None),
-    "DiffPool, weights normalized": (("--diffpool-normalize", "weights"), None),
     "DiffPool, cluster features": (("--diffpool-cluster-features",), None),
     "DiffPool, gate": (("--diffpool-gate",), None),
     "DiffPool, then one cluster": (("--diffpool-levels", "2"), "one on top"),
@@ -69,21 +59,16 @@ MODELS: dict[str, tuple[tuple[str, ...], str | None]] = {
     "control: one cluster": (("--diffpool-max-clusters", "1"), None),
     "control: fixed random": ((), "fixed random"),
     "control: fixed random, ratio 0.05": (("--diffpool-ratio", "0.05"), "fixed random"),
-    "control: fixed random, ratio 0.05, normalized": (
-        ("--diffpool-ratio", "0.05", "--diffpool-normalize", "both"),
-        "fixed random",
-    ),
-    "control: fixed random, weights normalized": (
-        ("--diffpool-normalize", "weights"),
-        "fixed random",
-    ),
-    "control: fixed random, ratio 0.05, weights normalized": (
-        ("--diffpool-ratio", "0.05", "--diffpool-normalize", "weights"),
-        "fixed random",
-    ),
     "control: frozen head": ((), "frozen head"),
     "control: shuffled": ((), "shuffled"),
     "control: rings and pieces between": (("--diffpool-assignment", "rings"), None),
+}
+# every model that pools also with sums throughout, and with means throughout
+MODELS = BASIC | {
+    f"{name}, {kind}": ((*options, "--diffpool-normalize", value), control)
+    for kind, value in (("sums", "none"), ("normalized", "both"))
+    for name, (options, control) in BASIC.items()
+    if options[:2] != PLAIN
 }
 
 
@@ -203,7 +188,7 @@ def main() -> None:
     parser.add_argument("--patience", type=int, default=15, help="of early stopping")
     parser.add_argument("--batch-size", type=int, default=64)
     parser.add_argument("--train-size", type=int, help="training molecules of each split")
-    parser.add_argument("--models", nargs="+", default=list(MODELS), choices=list(MODELS))
+    parser.add_argument("--models", nargs="+", default=list(BASIC), choices=list(MODELS))
     parser.add_argument("--seeds", type=int, nargs="+", default=[42, 43, 44, 45, 46])
     parser.add_argument("--jobs", type=int, default=1, help="trainings at a time")
     parser.add_argument("--output", type=Path, default=Path("accuracy-results"))

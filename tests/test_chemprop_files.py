@@ -218,7 +218,7 @@ def golden_model() -> MPNN:
     return MPNN(mp, GraphReadout(), RegressionFFN(input_dim=mp.output_dim, hidden_dim=4))
 
 
-def test_golden_file():
+def test_golden_file(tmp_path: Path):
     """A file written by the first version, and what it predicted."""
     model = load_model(GOLDEN)
     found = predictions(model, MOLECULES[:6])[:, 0].tolist()
@@ -229,6 +229,10 @@ def test_golden_file():
     stored = torch.load(GOLDEN, weights_only=False)["hyper_parameters"]["message_passing"]
     assert stored["cls"] is DiffPoolBondMessagePassing
     assert stored.keys() <= now.hparams.keys()
+    # that version pooled sums, and its files do not say so
+    assert model.message_passing.normalize == "none" and now.normalize == "weights"
+    save_model(tmp_path / "again.pt", model)
+    assert predictions(load_model(tmp_path / "again.pt"), MOLECULES[:6])[:, 0].tolist() == found
 
 
 def test_a_stock_model_is_untouched_by_the_import(tmp_path: Path):

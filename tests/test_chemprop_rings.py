@@ -208,7 +208,7 @@ class Complete(DiffPool):
         {},
         {"levels": 2, "max_clusters": 3},
         {"cluster_features": True, "normalize": "both"},
-        {"normalize": "weights"},
+        {"normalize": "none"},
         {"coarse_encoder": "atom", "undirected": True},
     ],
     ids=str,

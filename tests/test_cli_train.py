@@ -109,11 +109,11 @@ def test_config_file_repeats_the_run(trained, tmp_path):
 def test_remedies_reach_the_model_and_the_config_file(tmp_path):
     data = write_table(tmp_path / "data.csv")
     words = ("--diffpool-temperature", 0.5, "--diffpool-positions", 2, "--diffpool-prior", "rings")
-    words += ("--diffpool-normalize", "weights", "--diffpool-cluster-features", "--diffpool-gate")
+    words += ("--diffpool-normalize", "both", "--diffpool-cluster-features", "--diffpool-gate")
     out, again = tmp_path / "out", tmp_path / "again"
     assert train(data, out, *words) == 0
     hparams = load_model(out / "model_0" / "best.pt").message_passing.hparams
-    expected = {"temperature": 0.5, "positions": 2, "prior": "rings", "normalize": "weights"}
+    expected = {"temperature": 0.5, "positions": 2, "prior": "rings", "normalize": "both"}
     assert hparams.items() >= (expected | {"cluster_features": True, "gate": True}).items()
     assert tritonpool("train", "--config-path", out / "config.toml", "-o", again) == 0
     np.testing.assert_array_equal(predictions(again), predictions(out))

@@ -56,6 +56,8 @@ class DiffPoolMixin:
     """What the two DiffPool message passings share; see
     :class:`~tritonpool.chemprop.DiffPoolBondMessagePassing`."""
 
+    _version = 2  # of its state; version 1 knew no normalize="weights"
+
     def __init__(
         self,
         *args: object,
@@ -69,7 +71,7 @@ class DiffPoolMixin:
         temperature: float = 1.0,
         positions: int = 0,
         prior: str = "none",
-        normalize: str | bool = "none",
+        normalize: str | bool = "weights",
         cluster_features: bool = False,
         gate: bool = False,
         coarse_encoder: str = "bond",
@@ -158,6 +160,14 @@ class DiffPoolMixin:
                     self.hparams["undirected"],
                 )
             )
+
+    def _load_from_state_dict(
+        self, state: dict, prefix: str, metadata: dict, *rest: object
+    ) -> None:
+        """Weights of version 1 whose settings do not name ``normalize`` were trained with sums."""
+        if metadata.get("version") == 1 and self.normalize == "weights":
+            self.normalize = self.hparams["normalize"] = "none"
+        super()._load_from_state_dict(state, prefix, metadata, *rest)
 
     @property
     def output_dim(self) -> int:

@@ -74,10 +74,10 @@ class DiffPoolSettings:
         cluster of its ring system or of its piece between ring systems
         (:func:`~tritonpool.chemprop.structure.ring_fragments`). Which cluster that is depends on
         the order of the atoms, and so does the prediction
-    normalize : str, default="none"
+    normalize : str, default="weights"
         which sums become means: ``"weights"`` divides the pooled bond weights by their sum over
         the bonds that end in the same cluster, ``"both"`` also the pooled states by the number of
-        nodes of the level below in their cluster
+        nodes of the level below in their cluster, ``"none"`` neither
     cluster_features : bool, default=False
         the coarse encoder also sees the logarithm of the number of nodes in a cluster, and the
         weight and the mean features of the bonds inside it, which are pooled on with the others
@@ -111,7 +111,7 @@ class DiffPoolSettings:
     temperature: float = 1.0
     positions: int = 0
     prior: str = "none"
-    normalize: str = "none"
+    normalize: str = "weights"
     cluster_features: bool = False
     gate: bool = False
     coarse_encoder: str = "bond"
