@@ -64,9 +64,9 @@ BASIC: dict[str, tuple[tuple[str, ...], str | None]] = {
     "control: rings and pieces between": (("--diffpool-assignment", "rings"), None),
 }
 # every model that pools also with sums throughout, and with means throughout
-MODELS = BASIC | {
-    f"{name}, {kind}": ((*options, "--diffpool-normalize", value), control)
-    for kind, value in (("sums", "none"), ("normalized", "both"))
+MODELS = {name: model for name, model in BASIC.items() if model[0][:2] == PLAIN} | {
+    f"{name}{kind}": ((*options, "--diffpool-normalize", value), control)
+    for kind, value in (("", "weights"), (", sums", "none"), (", normalized", "both"))
     for name, (options, control) in BASIC.items()
     if options[:2] != PLAIN
 }

@@ -235,6 +235,12 @@ def test_golden_file(tmp_path: Path):
     assert predictions(load_model(tmp_path / "again.pt"), MOLECULES[:6])[:, 0].tolist() == found
 
 
+def test_an_encoder_without_levels_changes_no_setting():
+    mp = DiffPoolBondMessagePassing(d_h=16)
+    mp.load_state_dict(BondMessagePassing(d_h=16).state_dict(), strict=False)
+    assert mp.normalize == mp.hparams["normalize"] == "weights"
+
+
 def test_a_stock_model_is_untouched_by_the_import(tmp_path: Path):
     model = MPNN(BondMessagePassing(d_h=16), MeanAggregation(), RegressionFFN(input_dim=16))
     save_model(tmp_path / "stock.pt", model)

@@ -14,6 +14,7 @@ from tritonpool.chemprop.partition import Partition, coarsen_partition, ring_par
 from tritonpool.chemprop.settings import DiffPoolSettings
 from tritonpool.chemprop.structure import ring_counts, ring_fragments
 from tritonpool.coarse_plan import CoarsePlan
+from tritonpool.planning import MOST_COARSE
 
 
 def graph_of(smiles: list[str]) -> Graph:
@@ -71,7 +72,7 @@ def test_rings_are_clusters_always(most: int):
         counts.append(min(most, len(rdkit_fragments(text)) or n))
         assert set(own[start : start + n].tolist()) == set(range(counts[-1]))  # none is empty
         start += n
-    assert coarse.plan.nodes.tolist() == ring_counts(graph.plan).clamp(max=most).tolist() == counts
+    assert coarse.plan.nodes.tolist() == mp.pools[0].counts(graph).tolist() == counts
 
 
 def test_rings_as_clusters_know_no_order_of_atoms():
@@ -92,10 +93,10 @@ def test_fixed_clusters_have_no_losses():
         DiffPoolSettings(assignment="rings", positions=2)
 
 
-@pytest.mark.parametrize("levels", [1, 2])
-def test_the_loader_counts_rings(levels: int, monkeypatch):
+@pytest.mark.parametrize("levels, workers", [(1, 0), (2, 0), (2, 1)])
+def test_the_loader_counts_rings(levels: int, workers: int, monkeypatch):
     settings = DiffPoolSettings(assignment="rings", levels=levels)
-    loader = build_dataloader(dataset(POLYMERS[:8]), 8, shuffle=False, settings=settings)
+    loader = build_dataloader(dataset(POLYMERS[:8]), 8, workers, shuffle=False, settings=settings)
     bmg = next(iter(loader)).bmg
     assert torch.equal(bmg.plan.counts["rings"], ring_counts(graph_of(POLYMERS[:8]).plan))
     assert bmg.plan.to("meta").counts["rings"].device.type == "cpu"
@@ -197,7 +198,7 @@ class Complete(DiffPool):
         return ring_counts(graph.plan).clamp(max=self.max_clusters)
 
     def scores(self, graph: Graph) -> torch.Tensor:
-        own = structure.ring_clusters(graph.plan, self.max_clusters)
+        own = structure.ring_clusters(ring_fragments(graph.plan), self.max_clusters)[:, None]
         scores = graph.x.new_full((graph.num_nodes, self.max_clusters), -1e4)
         return scores.scatter(1, own, 0.0)
 
@@ -246,6 +247,28 @@ def test_a_partition_goes_along_with_its_plan():
     devices = {name: getattr(moved, name).device.type for name in partition.TENSORS}
     assert devices == dict.fromkeys(partition.TENSORS, "meta")
     assert moved.plan.src.device.type == "meta" and torch.equal(moved.clusters, at.clusters)
+    for most in range(1, 2 * MOST_COARSE):
+        ring_partition(plan, most, True)
+    assert len(plan._coarse) == MOST_COARSE
+
+
+@pytest.mark.parametrize("smiles", [[""], ["", ""], ["O", "C", "[Na+]"], ["[Na+].c1ccccc1[O-]"]])
+@pytest.mark.parametrize("settings", [{}, {"levels": 2, "cluster_features": True}], ids=str)
+def test_rings_of_odd_molecules(smiles: list[str], settings: dict):
+    """Nothing, single atoms, a salt: each gets the same row alone and beside others."""
+    mp = DiffPoolBondMessagePassing(d_h=16, assignment="rings", **settings).eval()
+    H = mp(batch_of(smiles).bmg)
+    among = mp(batch_of([*smiles, *POLYMERS[:3]]).bmg)
+    torch.testing.assert_close(H, among[: len(H)])
+    assert H.isfinite().all() and H.any(1).all()
+
+
+def test_no_gradient_flows_through_a_weight_of_eps():
+    w = torch.tensor([1e-8], requires_grad=True)
+    graph = Graph(torch.ones(2, 1), torch.tensor([[0], [1]]), torch.ones(1, 1), w)
+    at = Partition.build(graph.plan, torch.tensor([0, 1]), torch.tensor([2]), True)
+    coarsen_partition(graph, at).edge_attr.sum().backward()
+    assert w.grad.item() == 0
 
 
 def test_its_op_keeps_the_rules_of_custom_ops():

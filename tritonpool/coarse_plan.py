@@ -40,7 +40,8 @@ def cluster_counts(nodes: Tensor, max_clusters: int, ratio: float) -> Tensor:
 
 @dataclass(eq=False)
 class CoarsePlan(Keyed):
-    """The complete coarse graphs: every ordered pair of clusters of one graph is an edge."""
+    """The coarse graphs; those of :meth:`build` are complete: every ordered pair of clusters of one
+    graph is an edge."""
 
     clusters: Tensor  # [G] clusters of each graph; always on the CPU
     drop_self_loops: bool

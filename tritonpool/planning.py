@@ -7,6 +7,7 @@ and a key by which other ops (:mod:`tritonpool.library`) find the plan itself.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import torch
@@ -17,7 +18,16 @@ from tritonpool.coarse_plan import CoarsePlan
 from tritonpool.handles import find, ticket
 from tritonpool.plan import Plan, once
 
-__all__ = ["ALWAYS", "MIXED", "MOST_COARSE", "coarse_plan", "copies", "empty", "make_plan"]
+__all__ = [
+    "ALWAYS",
+    "MIXED",
+    "MOST_COARSE",
+    "coarse_plan",
+    "copies",
+    "empty",
+    "kept_coarse",
+    "make_plan",
+]
 
 # The sizes of a plan's tensors, by name; those of the first three are on the host.
 SIZES = {
@@ -105,8 +115,14 @@ def _cached_coarse_plan(plan: Plan, clusters: Tensor, drop_self_loops: bool) -> 
         # the counts are the caller's, who may change them
         return CoarsePlan.build(clusters.clone(), drop_self_loops).to(plan.device)
 
-    coarse = once(plan._coarse, (clusters.numpy().tobytes(), drop_self_loops), make)
-    if len(plan._coarse) > MOST_COARSE:
+    return kept_coarse(plan, (clusters.numpy().tobytes(), drop_self_loops), make)
+
+
+def kept_coarse(plan: Plan, key: object, make: Callable[[], CoarsePlan]) -> CoarsePlan:
+    """The coarse plan of that key, which ``make`` makes at first use; of those made, a plan keeps
+    the last 16."""
+    coarse = once(plan._coarse, key, make)
+    while len(plan._coarse) > MOST_COARSE:
         del plan._coarse[next(iter(plan._coarse))]
     return coarse
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from tritonpool.chemprop.segments import neighbour_sum
-from tritonpool.chemprop.structure import positions, ring_clusters
+from tritonpool.chemprop.structure import positions, ring_clusters, ring_fragments
 from tritonpool.diffpool import DiffPool
 from tritonpool.graph import Graph
 from tritonpool.ops import in_plan_order
@@ -128,5 +128,5 @@ class AssignmentPool(DiffPool):
             return scores
         plan = graph.plan
         clusters = coarse_plan(plan, self.counts(graph), self.drop_self_loops).counts
-        preferred = ring_clusters(plan, clusters.index_select(0, plan.batch))
-        return scores.scatter_add(1, preferred, scores.new_full(preferred.shape, PREFERENCE))
+        own = ring_clusters(ring_fragments(plan), clusters.index_select(0, plan.batch))[:, None]
+        return scores.scatter_add(1, own, scores.new_full(own.shape, PREFERENCE))

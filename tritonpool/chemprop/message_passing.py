@@ -132,7 +132,7 @@ class DiffPoolMixin:
         self.encoders = nn.ModuleList()
         d_e = self.hparams["d_e"]
         for level, (d_in, d_out) in enumerate(zip(widths, widths[1:], strict=False)):
-            # only the molecule has a structure to start from: the graphs above it are complete
+            # only the molecule has a structure to start from
             encodings, known = (positions, prior) if level == 0 else (0, "none")
             loops = {"drop_self_loops": not cluster_features}
             if assignment == "rings" and level == 0:
@@ -164,8 +164,10 @@ class DiffPoolMixin:
     def _load_from_state_dict(
         self, state: dict, prefix: str, metadata: dict, *rest: object
     ) -> None:
-        """Weights of version 1 whose settings do not name ``normalize`` were trained with sums."""
-        if metadata.get("version") == 1 and self.normalize == "weights":
+        """Levels of version 1 whose settings do not name ``normalize`` were trained with sums. A
+        chemprop encoder without levels, and a state without a version, say nothing about it."""
+        has_levels = any(name.startswith(f"{prefix}encoders.") for name in state)
+        if has_levels and metadata.get("version") == 1 and self.normalize == "weights":
             self.normalize = self.hparams["normalize"] = "none"
         super()._load_from_state_dict(state, prefix, metadata, *rest)
 

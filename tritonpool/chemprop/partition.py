@@ -15,14 +15,19 @@ from torch import Tensor
 from torch.library import custom_op, get_ctx
 
 from tritonpool.chemprop.segments import group_sum
-from tritonpool.chemprop.structure import ring_clusters, ring_counts
+from tritonpool.chemprop.structure import (
+    ring_clusters,
+    ring_counts,
+    ring_counts_now,
+    ring_fragments_now,
+)
 from tritonpool.coarse_plan import CoarsePlan
 from tritonpool.dtypes import accumulate_in
 from tritonpool.graph import Graph
 from tritonpool.handles import find, ticket
 from tritonpool.ops import coarse_graph, in_plan_order
-from tritonpool.plan import Plan, move_together, offsets, once
-from tritonpool.planning import ALWAYS, copies, empty
+from tritonpool.plan import Plan, move_together, offsets
+from tritonpool.planning import ALWAYS, copies, empty, kept_coarse
 
 __all__ = ["Partition", "coarsen_partition", "ring_partition"]
 
@@ -113,7 +118,7 @@ def coarsen_partition(graph: Graph, at: Partition, eps: float = 1e-8) -> Graph:
         N = group_sum(in_plan_order(F, graph).to(acc), w, *by_pair)[:-1]
         total = W.to(acc)[:, None]
         N = N if w is None else torch.where(total > eps, N, N.detach())
-        F = (N / total.clamp(min=eps)).to(F.dtype)
+        F = (N / torch.where(total > eps, total, eps)).to(F.dtype)
     Xc = group_sum(X, None, at.node_ptr, at.node_order, at.cluster)
     return coarse_graph(Xc, W, F, at)
 
@@ -134,11 +139,12 @@ def ring_partition(plan: Plan, most: int, drop_self_loops: bool) -> Partition:
 
 def _cached(plan: Plan, most: int, drop_self_loops: bool) -> Partition:
     def make() -> Partition:
-        own = ring_clusters(plan, most)[:, 0].cpu()
-        clusters = ring_counts(plan).clamp(max=most)
-        return Partition.build(plan.to("cpu"), own, clusters, drop_self_loops).to(plan.device)
+        host = plan.to("cpu")
+        own = ring_clusters(ring_fragments_now(host), most)
+        clusters = ring_counts_now(host).clamp(max=most)
+        return Partition.build(host, own, clusters, drop_self_loops).to(plan.device)
 
-    return once(plan._coarse, ("rings", most, drop_self_loops), make)
+    return kept_coarse(plan, ("rings", most, drop_self_loops), make)
 
 
 @custom_op("tritonpool::ring_partition", mutates_args=())

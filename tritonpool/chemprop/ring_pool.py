@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from tritonpool.chemprop.partition import Partition, coarsen_partition, ring_partition
+from tritonpool.chemprop.structure import ring_counts
 from tritonpool.diffpool import DiffPool
 from tritonpool.graph import Graph
 
@@ -31,6 +32,9 @@ class RingPool(DiffPool):
             drop_self_loops=drop_self_loops,
         )
 
+    def counts(self, graph: Graph) -> Tensor:
+        return ring_counts(graph.plan).clamp(max=self.max_clusters)
+
     def plan_coarse(self, graph: Graph) -> Partition:
         return ring_partition(graph.plan, self.max_clusters, self.drop_self_loops)
 
@@ -42,3 +46,6 @@ class RingPool(DiffPool):
 
     def coarsen(self, graph: Graph, S: Tensor, coarse: Partition) -> Graph:
         return coarsen_partition(graph, coarse)
+
+    def extra_repr(self) -> str:
+        return f"in_channels={self.in_channels}, max_clusters={self.max_clusters}"

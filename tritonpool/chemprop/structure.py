@@ -18,7 +18,14 @@ from torch.library import custom_op
 from tritonpool.handles import find
 from tritonpool.plan import Plan, once
 
-__all__ = ["positions", "ring_clusters", "ring_counts", "ring_fragments"]
+__all__ = [
+    "positions",
+    "ring_clusters",
+    "ring_counts",
+    "ring_counts_now",
+    "ring_fragments",
+    "ring_fragments_now",
+]
 
 
 def positions(plan: Plan, count: int) -> Tensor:
@@ -53,6 +60,11 @@ def ring_fragments(plan: Plan) -> Tensor:
     """
     if torch.compiler.is_compiling():
         return _ring_fragments(plan.key, plan.batch)
+    return ring_fragments_now(plan)
+
+
+def ring_fragments_now(plan: Plan) -> Tensor:
+    """:func:`ring_fragments` for ops, which never ask whether code is being compiled."""
     return _kept(plan, "rings", _fragments)
 
 
@@ -61,19 +73,24 @@ def ring_counts(plan: Plan) -> Tensor:
     the CPU."""
     if torch.compiler.is_compiling():
         return _ring_counts(plan.key, plan.nodes)
+    return ring_counts_now(plan)
+
+
+def ring_counts_now(plan: Plan) -> Tensor:
+    """:func:`ring_counts` for ops, which never ask whether code is being compiled."""
     return once(plan.counts, "rings", _counts, plan)
 
 
-def ring_clusters(plan: Plan, clusters: Tensor | int) -> Tensor:
-    """The cluster of each atom's fragment, ``V x 1``: its number, or, if its molecule has more
-    fragments than ``clusters`` (of all, or of each atom's), one that successive ones share."""
-    fragment, fragments = ring_fragments(plan).unbind(1)
-    shared = fragment * clusters // fragments
-    return torch.where(fragments > clusters, shared, fragment)[:, None]
+def ring_clusters(fragments: Tensor, clusters: Tensor | int) -> Tensor:
+    """The cluster of each atom, ``V``, by its fragment (:func:`ring_fragments`): its number, or, if
+    its molecule has more fragments than ``clusters`` (of all, or of each atom's), one that
+    successive ones share."""
+    fragment, total = fragments.unbind(1)
+    return torch.where(total > clusters, fragment * clusters // total, fragment)
 
 
 def _counts(plan: Plan) -> Tensor:
-    found = _kept(plan, "rings", _fragments)[:, 1].cpu()
+    found = ring_fragments_now(plan)[:, 1].cpu()
     first = plan.nodes.cumsum(0) - plan.nodes
     total = torch.nn.functional.pad(found, (0, 1))[first]  # behind the last atom: no molecule
     return torch.where(plan.nodes > 0, total, 0)
@@ -165,7 +182,7 @@ def _(key, batch, count):
 
 @custom_op("tritonpool::ring_fragments", mutates_args=())
 def _ring_fragments(key: Tensor, batch: Tensor) -> Tensor:
-    return _kept(find(key), "rings", _fragments).clone()
+    return ring_fragments_now(find(key)).clone()
 
 
 @_ring_fragments.register_fake
@@ -175,8 +192,7 @@ def _(key, batch):
 
 @custom_op("tritonpool::ring_counts", mutates_args=())
 def _ring_counts(key: Tensor, nodes: Tensor) -> Tensor:
-    plan = find(key)
-    return once(plan.counts, "rings", _counts, plan).clone()
+    return ring_counts_now(find(key)).clone()
 
 
 @_ring_counts.register_fake

@@ -141,8 +141,8 @@ class WeightedAtomMessagePassing(_Weighted):
         h_v &= \tau(W_i x_v + W_h m_v) \\
         h_v &= \tau\Bigl(W_o \bigl[x_v, \sum_{u \to v} w_{uv} h_u\bigr]\Bigr)
 
-    The matrix products have a row for each node instead of each edge: on a coarse graph, where
-    every two clusters are joined, a fraction of the work. With all weights 1 this is chemprop's
+    The matrix products have a row for each node instead of each edge: on a complete
+    coarse graph a fraction of the work. With all weights 1 this is chemprop's
     ``AtomMessagePassing``, whose weights can be loaded.
     """
         + PARAMETERS

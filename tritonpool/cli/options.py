@@ -125,8 +125,8 @@ def add_options(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
         "--diffpool-normalize",
         choices=NORMALIZATIONS,
         default=DEFAULTS.normalize,
-        help="what is pooled to means instead of sums: the weights of the bonds, or both these "
-        "and the states of the atoms (default: %(default)s)",
+        help="what is not left as a sum: the weights of the bonds that reach a cluster, or both "
+        "these and the states in it (default: %(default)s)",
     )
     group.add_argument(
         "--diffpool-cluster-features",
