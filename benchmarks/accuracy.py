@@ -19,11 +19,22 @@ from scipy import stats
 
 from benchmarks.experiment import WHEN, Experiment, run_all, save
 
-__all__ = ["BASIC", "MODELS", "Comparison", "compare", "comparisons", "main", "plot", "table"]
+__all__ = [
+    "BASELINES",
+    "MODELS",
+    "POOLED",
+    "Comparison",
+    "compare",
+    "comparisons",
+    "main",
+    "plot",
+    "table",
+]
 
 PLAIN = ("--diffpool-levels", "0")
 # the options of `tritonpool train`, and the change of the model (benchmarks.controls)
-BASIC: dict[str, tuple[tuple[str, ...], str | None]] = {
+Models = dict[str, tuple[tuple[str, ...], str | None]]
+BASELINES: Models = {
     "D-MPNN": (PLAIN, None),
     "D-MPNN, norm": ((*PLAIN, "--aggregation", "norm"), None),
     "D-MPNN, sum": ((*PLAIN, "--aggregation", "sum"), None),
@@ -31,6 +42,8 @@ BASIC: dict[str, tuple[tuple[str, ...], str | None]] = {
     "D-MPNN, attentive": (PLAIN, "attentive"),
     "D-MPNN, 555 wide": ((*PLAIN, "--message-hidden-dim", "555"), None),
     "D-MPNN, 2 FFN layers": ((*PLAIN, "--ffn-num-layers", "2"), None),
+}
+POOLED: Models = {
     "DiffPool": ((), None),
     "DiffPool, norm": (("--aggregation", "norm"), None),
     "DiffPool, sum": (("--aggregation", "sum"), None),
@@ -63,12 +76,11 @@ BASIC: dict[str, tuple[tuple[str, ...], str | None]] = {
     "control: shuffled": ((), "shuffled"),
     "control: rings and pieces between": (("--diffpool-assignment", "rings"), None),
 }
-# every model that pools also with sums throughout, and with means throughout
-MODELS = {name: model for name, model in BASIC.items() if model[0][:2] == PLAIN} | {
+# what pools also with nothing normalised, and with states and weights normalised
+MODELS = BASELINES | {
     f"{name}{kind}": ((*options, "--diffpool-normalize", value), control)
     for kind, value in (("", "weights"), (", sums", "none"), (", normalized", "both"))
-    for name, (options, control) in BASIC.items()
-    if options[:2] != PLAIN
+    for name, (options, control) in POOLED.items()
 }
 
 
@@ -188,7 +200,7 @@ def main() -> None:
     parser.add_argument("--patience", type=int, default=15, help="of early stopping")
     parser.add_argument("--batch-size", type=int, default=64)
     parser.add_argument("--train-size", type=int, help="training molecules of each split")
-    parser.add_argument("--models", nargs="+", default=list(BASIC), choices=list(MODELS))
+    parser.add_argument("--models", nargs="+", default=[*BASELINES, *POOLED], choices=list(MODELS))
     parser.add_argument("--seeds", type=int, nargs="+", default=[42, 43, 44, 45, 46])
     parser.add_argument("--jobs", type=int, default=1, help="trainings at a time")
     parser.add_argument("--output", type=Path, default=Path("accuracy-results"))
