@@ -98,7 +98,7 @@ def test_the_loader_counts_rings(levels: int, workers: int, monkeypatch):
     settings = DiffPoolSettings(assignment="rings", levels=levels)
     loader = build_dataloader(dataset(POLYMERS[:8]), 8, workers, shuffle=False, settings=settings)
     bmg = next(iter(loader)).bmg
-    assert torch.equal(bmg.plan.counts["rings"], ring_counts(graph_of(POLYMERS[:8]).plan))
+    assert torch.equal(bmg.plan.counts["rings"], ring_counts(graph_of(POLYMERS[:8]).plan, 99))
     assert bmg.plan.to("meta").counts["rings"].device.type == "cpu"
     monkeypatch.setattr(CoarsePlan, "build", None)  # all coarse graphs are planned
     monkeypatch.setattr(structure, "_fragments", None)  # and all rings found
@@ -195,7 +195,7 @@ class Complete(DiffPool):
     """Ring systems as a hard assignment to the clusters of a complete coarse graph."""
 
     def counts(self, graph: Graph) -> torch.Tensor:
-        return ring_counts(graph.plan).clamp(max=self.max_clusters)
+        return ring_counts(graph.plan, self.max_clusters)
 
     def scores(self, graph: Graph) -> torch.Tensor:
         own = structure.ring_clusters(ring_fragments(graph.plan), self.max_clusters)[:, None]

@@ -132,7 +132,7 @@ def ring_partition(plan: Plan, most: int, drop_self_loops: bool) -> Partition:
         counts, key, *made = made
         own = dict(zip(TENSORS, made, strict=False))
         coarse = Plan(**dict(zip(ALWAYS, made[len(TENSORS) :], strict=True)))
-        clusters = ring_counts(plan).clamp(max=most)
+        clusters = ring_counts(plan, most)
         return Partition(clusters, drop_self_loops, counts, coarse.in_edge, coarse, key, **own)
     return _cached(plan, most, drop_self_loops)
 
@@ -141,7 +141,7 @@ def _cached(plan: Plan, most: int, drop_self_loops: bool) -> Partition:
     def make() -> Partition:
         host = plan.to("cpu")
         own = ring_clusters(ring_fragments_now(host), most)
-        clusters = ring_counts_now(host).clamp(max=most)
+        clusters = ring_counts_now(host, most)
         return Partition.build(host, own, clusters, drop_self_loops).to(plan.device)
 
     return kept_coarse(plan, ("rings", most, drop_self_loops), make)

@@ -33,7 +33,7 @@ class RingPool(DiffPool):
         )
 
     def counts(self, graph: Graph) -> Tensor:
-        return ring_counts(graph.plan).clamp(max=self.max_clusters)
+        return ring_counts(graph.plan, self.max_clusters)
 
     def plan_coarse(self, graph: Graph) -> Partition:
         return ring_partition(graph.plan, self.max_clusters, self.drop_self_loops)

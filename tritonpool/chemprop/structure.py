@@ -68,17 +68,17 @@ def ring_fragments_now(plan: Plan) -> Tensor:
     return _kept(plan, "rings", _fragments)
 
 
-def ring_counts(plan: Plan) -> Tensor:
-    """The number of fragments of each molecule (:func:`ring_fragments`): ``G`` integers, always on
-    the CPU."""
+def ring_counts(plan: Plan, most: int) -> Tensor:
+    """The number of fragments of each molecule (:func:`ring_fragments`), at most ``most``: ``G``
+    integers, always on the CPU."""
     if torch.compiler.is_compiling():
-        return _ring_counts(plan.key, plan.nodes)
-    return ring_counts_now(plan)
+        return _ring_counts(plan.key, plan.nodes, most)
+    return ring_counts_now(plan, most)
 
 
-def ring_counts_now(plan: Plan) -> Tensor:
+def ring_counts_now(plan: Plan, most: int) -> Tensor:
     """:func:`ring_counts` for ops, which never ask whether code is being compiled."""
-    return once(plan.counts, "rings", _counts, plan)
+    return once(plan.counts, "rings", _counts, plan).clamp(max=most)
 
 
 def ring_clusters(fragments: Tensor, clusters: Tensor | int) -> Tensor:
@@ -191,10 +191,10 @@ def _(key, batch):
 
 
 @custom_op("tritonpool::ring_counts", mutates_args=())
-def _ring_counts(key: Tensor, nodes: Tensor) -> Tensor:
-    return ring_counts_now(find(key)).clone()
+def _ring_counts(key: Tensor, nodes: Tensor, most: int) -> Tensor:
+    return ring_counts_now(find(key), most)
 
 
 @_ring_counts.register_fake
-def _(key, nodes):
+def _(key, nodes, most):
     return torch.empty_like(nodes)
