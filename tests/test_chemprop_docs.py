@@ -13,7 +13,7 @@ PAGE = Path(__file__).parent.parent / "docs" / "chemprop.md"
 def test_the_examples_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.chdir(tmp_path)
     blocks = re.findall(r"```python\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)
-    assert len(blocks) == 4
+    assert len(blocks) == 5
     scope = {}
     for block in blocks:
         exec(compile(block, PAGE.name, "exec"), scope)

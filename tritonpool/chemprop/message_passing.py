@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import torch
 from chemprop.data import BatchMolGraph
 from chemprop.nn import AtomMessagePassing, BondMessagePassing
@@ -9,15 +11,14 @@ from torch import Tensor, nn
 
 from tritonpool.chemprop.assignment import AssignmentPool, NeighbourScores, NodeScores
 from tritonpool.chemprop.auxiliary import AUX_MODES, inject
-from tritonpool.chemprop.coarse_inputs import coarse_inputs
+from tritonpool.chemprop.levels import Level, pool_levels
 from tritonpool.chemprop.readout import aggregate
 from tritonpool.chemprop.ring_pool import RingPool
 from tritonpool.chemprop.segments import edge_messages, node_sum
 from tritonpool.chemprop.settings import DiffPoolSettings
 from tritonpool.chemprop.weighted import WeightedAtomMessagePassing, WeightedBondMessagePassing
-from tritonpool.diffpool import DiffPool
-from tritonpool.dtypes import accumulate_in
 from tritonpool.graph import Graph
+from tritonpool.ops import lift
 from tritonpool.plan import Plan
 
 __all__ = ["DiffPoolAtomMessagePassing", "DiffPoolBondMessagePassing", "DiffPoolMixin"]
@@ -207,8 +208,7 @@ class DiffPoolMixin:
         Tensor
             a tensor of shape ``V x d_h`` or, with descriptors, ``V x (d_h + d_vd)``
         """
-        bmg = self.graph_transform(bmg)
-        return self._encode(bmg, V_d, Graph.from_bmg(bmg).grouped_plan)
+        return self._atom_graph(bmg, V_d).x
 
     def forward(self, bmg: BatchMolGraph, V_d: Tensor | None = None) -> Tensor:
         """Encode a batch of molecules.
@@ -225,36 +225,56 @@ class DiffPoolMixin:
         Tensor
             a tensor of shape ``G x output_dim``; zeros for a molecule without atoms
         """
-        bmg = self.graph_transform(bmg)
-        graph = Graph.from_bmg(bmg)
-        plan = graph.grouped_plan
-        graph = graph.replace(x=self._encode(bmg, V_d, plan))
         wants_losses = self.training and (self.link_weight > 0 or self.entropy_weight > 0)
+        graph = self._atom_graph(bmg, V_d)
         rows, losses = [self._aggregate(graph)], []
-        for level, (pool, encoder) in enumerate(zip(self.pools, self.encoders, strict=True)):
-            learns = not isinstance(pool, RingPool)
-            coarse, mass, found = self._pool(pool, graph, wants_losses and learns)
-            losses += [found] if found else []
-            seen = coarse_inputs(coarse, mass, self.normalize, self.cluster_features)
-            H = encoder(seen, coarse.plan.in_edge)  # every pair has its reverse at this place
-            graph = coarse.replace(x=H)
-            row = self._aggregate(graph)
-            rows.append(row if self.gates is None else self.gates[level] * row)
+        for number, level in enumerate(self._levels(graph, wants_losses)):
+            losses += [level.losses] if level.losses else []
+            row = self._aggregate(level.graph)
+            rows.append(row if self.gates is None else self.gates[number] * row)
         H = torch.cat(rows, 1) if self.readout == "concat" else rows[-1]
         return self._hand_over(H, losses) if losses else H
 
-    def _pool(
-        self, pool: DiffPool, graph: Graph, compute_losses: bool
-    ) -> tuple[Graph, Tensor | None, dict[str, Tensor]]:
-        """The coarse graph, the mass of each cluster where it is needed, and the losses."""
-        if self.normalize != "both" and not self.cluster_features:
-            coarse, _, losses = pool(graph, compute_losses=compute_losses)
-            return coarse, None, losses
-        # in float32 at least: shares that are added up or divided by may be too small for float16
-        counted = torch.cat([graph.x, torch.ones_like(graph.x[:, :1])], 1)
-        counted = counted.to(accumulate_in(graph.x))
-        coarse, _, losses = pool(graph, counted, compute_losses=compute_losses)
-        return coarse.replace(x=coarse.x[:, :-1]), coarse.x[:, -1:], losses
+    def assignments(self, bmg: BatchMolGraph, V_d: Tensor | None = None) -> list[list[Tensor]]:
+        """Which atoms are in which clusters, as in :meth:`forward`.
+
+        Parameters
+        ----------
+        bmg : BatchMolGraph
+            the batch of ``G`` molecules
+        V_d : Tensor | None, default=None
+            additional atom descriptors, ``V x d_vd``
+
+        Returns
+        -------
+        list[list[Tensor]]
+            for each level and molecule the share of its ``n`` atoms in each of its ``c`` clusters,
+            ``n x c``; above the first level through the clusters of the levels below
+        """
+        atoms = self._atom_graph(bmg, V_d)
+        found, shares, below = [], None, None
+        for level in self._levels(atoms, compute_losses=False):
+            shares = level.S if shares is None else lift(level.S, atoms, shares, below)
+            below = level.graph.plan.nodes
+            parts = shares.split(atoms.plan.nodes.tolist())
+            found.append([S[:, :c] for S, c in zip(parts, below.tolist(), strict=True)])
+        return found
+
+    def _atom_graph(self, bmg: BatchMolGraph, V_d: Tensor | None) -> Graph:
+        """The batch with the states that are pooled."""
+        bmg = self.graph_transform(bmg)
+        graph = Graph.from_bmg(bmg)
+        return graph.replace(x=self._encode(bmg, V_d, graph.grouped_plan))
+
+    def _levels(self, atoms: Graph, compute_losses: bool) -> Iterator[Level]:
+        return pool_levels(
+            atoms,
+            self.pools,
+            self.encoders,
+            normalize=self.normalize,
+            cluster_features=self.cluster_features,
+            compute_losses=compute_losses,
+        )
 
     def _aggregate(self, graph: Graph) -> Tensor:
         return aggregate(graph.x, graph.plan, self.aggregation, self.aggregation_norm)

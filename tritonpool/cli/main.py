@@ -58,6 +58,9 @@ COMMANDS = {
         "func",
         "write learned representations (chemprop's own command)",
     ),
+    "clusters": Command(
+        "tritonpool.cli.clusters", "run", "show which atoms a trained model puts together"
+    ),
     "bench": Command(
         "tritonpool.cli.bench:BenchSubcommand",
         "func",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -12,11 +13,18 @@ from rdkit import rdBase
 
 from tritonpool.cli.errors import InputError, UsageError
 
-__all__ = ["check_files", "check_tables", "count_rows", "unreadable_smiles"]
+__all__ = [
+    "check_files",
+    "check_tables",
+    "count_rows",
+    "smiles_by_column",
+    "unreadable_smiles",
+    "unreadable_text",
+]
 
 
-def check_files(args: argparse.Namespace) -> None:
-    """Check that the CSV files are there and have rows.
+def check_files(args: argparse.Namespace, option: str = "--data-path") -> None:
+    """Check that the CSV files are there and have rows; ``option`` named them.
 
     Raises
     ------
@@ -26,7 +34,7 @@ def check_files(args: argparse.Namespace) -> None:
     for path in args.data_path or []:
         # chemprop has its own sentence for other endings
         if path.suffix == ".csv":
-            _read(path, args, rows=1)
+            _read(path, args, rows=1, option=option)
 
 
 def check_tables(args: argparse.Namespace) -> None:
@@ -55,14 +63,9 @@ def check_tables(args: argparse.Namespace) -> None:
         raise InputError(f"{str(args.data_path[0])!r} has no column besides the SMILES to learn")
     for path in args.data_path:
         table = _read(path, args)
-        columns = list(table.columns)
         for option, names in named.items():
             for name in names or []:
-                if name not in columns:
-                    raise UsageError(
-                        f"argument {option}: {str(path)!r} has no column {name!r}; its columns "
-                        f"are {', '.join(map(repr, columns))}"
-                    )
+                _check_column(option, name, path, table)
         for option in ("--target-columns", "--descriptors-columns", "--weight-column"):
             for name in named[option] or []:
                 _check_numbers(table[name], path, bounded and option == "--target-columns")
@@ -77,23 +80,50 @@ def count_rows(args: argparse.Namespace) -> int:
     return sum(len(_read(path, args)) for path in args.data_path)
 
 
-def _read(path: Path, args: argparse.Namespace, rows: int | None = None) -> pd.DataFrame:
+def smiles_by_column(args: argparse.Namespace) -> dict[str, list[str]]:
+    """The SMILES of the first table under the names of their columns: those of
+    ``--smiles-columns``, or the first one.
+
+    Raises
+    ------
+    UsageError
+        If there is no such column.
+    """
+    path = args.data_path[0]
+    table = _read(path, args)
+    names = args.smiles_columns or [table.columns[0]]
+    for name in names:
+        _check_column("--smiles-columns", name, path, table)
+    return {str(name): table[name].tolist() for name in names}
+
+
+def _read(
+    path: Path, args: argparse.Namespace, rows: int | None = None, option: str = "--data-path"
+) -> pd.DataFrame:
     """Read a table as chemprop does, or its first rows only."""
     header = None if args.no_header_row else "infer"
     try:
         table = pd.read_csv(path, header=header, index_col=False, nrows=rows)
     except pd.errors.EmptyDataError:
-        raise InputError(f"argument --data-path: {str(path)!r} is empty") from None
+        raise InputError(f"argument {option}: {str(path)!r} is empty") from None
     except (UnicodeDecodeError, pd.errors.ParserError) as error:
-        raise InputError(f"argument --data-path: {str(path)!r} is no CSV file: {error}") from None
+        raise InputError(f"argument {option}: {str(path)!r} is no CSV file: {error}") from None
     except OSError as error:
         reason = error.strerror or error
-        raise InputError(f"argument --data-path: cannot read {str(path)!r}: {reason}") from None
+        raise InputError(f"argument {option}: cannot read {str(path)!r}: {reason}") from None
     if args.no_header_row and hasattr(args, "input_columns"):
         table.columns = [*args.input_columns, *args.target_columns]  # chemprop's names for them
     if table.empty:
-        raise InputError(f"argument --data-path: {str(path)!r} has no rows under its header")
+        raise InputError(f"argument {option}: {str(path)!r} has no rows under its header")
     return table
+
+
+def _check_column(option: str, name: str, path: Path, table: pd.DataFrame) -> None:
+    if name not in table.columns:
+        raise UsageError(
+            f"argument {option}: {str(path)!r} has no column {name!r}; its columns "
+            f"are {', '.join(map(repr, table.columns))}"
+        )
 
 
 def _check_numbers(values: pd.Series, path: Path, bounded: bool) -> None:
@@ -131,16 +161,29 @@ def unreadable_smiles(args: argparse.Namespace) -> str | None:
     """A sentence that names the first SMILES or reaction that RDKit cannot read, or None."""
     reactions = args.reaction_columns or []
     molecules = args.smiles_columns or ([] if reactions else args.input_columns)
+    for path in args.data_path:
+        table = _read(path, args)
+        for name in (*molecules, *reactions):
+            if problem := unreadable_text(table[name], name, path, args, name in reactions):
+                return problem
+    return None
+
+
+def unreadable_text(
+    texts: Iterable[object],
+    column: str,
+    path: Path,
+    args: argparse.Namespace,
+    reaction: bool = False,
+) -> str | None:
+    """The same for the texts of one column."""
     with rdBase.BlockLogs():
-        for path in args.data_path:
-            table = _read(path, args)
-            for name in (*molecules, *reactions):
-                for row, text in enumerate(table[name]):
-                    if problem := _problem(text, name in reactions, args):
-                        return (
-                            f"{str(path)!r}, row {row + 1} below the header: the SMILES {text!r} "
-                            f"in column {name!r} {problem}"
-                        )
+        for row, text in enumerate(texts):
+            if problem := _problem(text, reaction, args):
+                return (
+                    f"{str(path)!r}, row {row + 1} below the header: the SMILES {text!r} "
+                    f"in column {column!r} {problem}"
+                )
     return None
 
 

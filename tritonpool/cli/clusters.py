@@ -1,0 +1,211 @@
+"""``tritonpool clusters``: which atoms a trained model puts together."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from chemprop.cli.common import (
+    add_common_args,
+    find_models,
+    process_common_args,
+    validate_common_args,
+)
+from chemprop.cli.predict import check_featurizer_matches_model, prepare_data_loader
+from chemprop.models.utils import load_model
+from rdkit import Chem, rdBase
+from torch.utils.data import DataLoader
+
+from tritonpool.chemprop.message_passing import DiffPoolMixin
+from tritonpool.cli.checks import check_writable, is_diffpool_file, on_gpu, output_folder
+from tritonpool.cli.errors import InputError, UsageError
+from tritonpool.cli.ranges import whole_number
+from tritonpool.cli.tables import check_files, smiles_by_column, unreadable_text
+from tritonpool.clusters.measures import Measures, atom_kinds, mean_measures, measure
+from tritonpool.clusters.pictures import draw_clusters, page
+
+__all__ = ["add_args", "run"]
+
+
+@dataclass
+class Pooled:
+    """The clusters of one molecule at one level."""
+
+    row: int
+    column: str
+    smiles: str
+    mol: Chem.Mol
+    level: int
+    shares: np.ndarray  # n x c
+
+    @cached_property
+    def measures(self) -> Measures:
+        """What its clusters are like."""
+        bonds = [(b.GetBeginAtomIdx(), b.GetEndAtomIdx()) for b in self.mol.GetBonds()]
+        return measure(self.shares, bonds, atom_kinds(self.mol))
+
+
+def add_args(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
+    """Add chemprop's options on data and features, and ours."""
+    parser = add_common_args(parser)
+    parser.add_argument(
+        "-i",
+        "--test-path",
+        required=True,
+        type=Path,
+        help="CSV file with SMILES",
+    )
+    parser.add_argument(
+        "--model-paths",
+        "--model-path",
+        required=True,
+        type=Path,
+        nargs="+",
+        help="model files (.pt or .ckpt), or folders that are searched for .pt files",
+    )
+    parser.add_argument(
+        "-o",
+        "--output-dir",
+        type=Path,
+        default=Path("clusters"),
+        help="folder for tables and pictures (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--pictures",
+        type=whole_number(0),
+        default=50,
+        help="draw the molecules of this many rows, the first of the file (default: %(default)s)",
+    )
+    return parser
+
+
+def run(args: argparse.Namespace) -> None:
+    """Write the clusters of every molecule, and print what they are like.
+
+    Raises
+    ------
+    UsageError
+        If an option asks for what there is not.
+    InputError
+        If a file cannot be used, or a model has no clusters.
+    """
+    validate_common_args(process_common_args(args))
+    if args.reaction_columns:
+        raise UsageError("argument --reaction-columns: clusters can be shown for molecules only")
+    paths = _models(args.model_paths)
+    args.data_path = [args.test_path]
+    check_files(args, "--test-path")
+    texts = smiles_by_column(args)
+    check_writable(args.output_dir)
+    for number, path in enumerate(paths):
+        out = args.output_dir if len(paths) == 1 else args.output_dir / f"model_{number}"
+        with output_folder(out):
+            found = list(_pooled(args, path, texts))
+            _write(found, out, args.pictures)
+        print(f"{path}\n\n{_table(found)}\n")
+    print(f"Tables and pictures are in {args.output_dir}.")
+
+
+def _models(given: list[Path]) -> list[Path]:
+    paths = find_models(given)
+    if not paths:
+        raise InputError(f"argument --model-paths: there is no .pt file in {given[0]}")
+    for path in paths:
+        if not is_diffpool_file(path):
+            raise InputError(f"{str(path)!r} has no DiffPool levels, so it has no clusters")
+    return paths
+
+
+def _pooled(args: argparse.Namespace, path: Path, texts: dict[str, list[str]]) -> Iterator[Pooled]:
+    """The clusters of a model, level by level of every molecule."""
+    several = len(texts) > 1
+    model = load_model(path, several).eval()
+    loader = check_featurizer_matches_model(_loader(args, texts), model)
+    datasets = loader.dataset.datasets if several else [loader.dataset]
+    blocks = model.message_passing.blocks if several else [model.message_passing]
+    device = torch.device("cuda" if on_gpu(args) else "cpu")
+    model.to(device)
+    for number, (column, data, block) in enumerate(zip(texts, datasets, blocks, strict=True)):
+        if not isinstance(block, DiffPoolMixin):  # another component of the model has levels
+            continue
+        row = 0
+        for batch in loader:
+            bmg, V_d = batch[0], batch[1]
+            if several:
+                bmg, V_d = bmg[number], V_d[number]
+            bmg.to(device)
+            V_d = None if V_d is None else V_d.to(device)
+            with torch.no_grad():
+                levels = block.assignments(bmg, V_d)
+            for molecules in zip(*levels, strict=True):
+                known = row, column, texts[column][row], data.data[row].mol
+                for level, S in enumerate(molecules, 1):
+                    yield Pooled(*known, level, S.float().cpu().numpy())
+                row += 1
+
+
+def _loader(args: argparse.Namespace, texts: dict[str, list[str]]) -> DataLoader:
+    """The molecules in the order of the file."""
+    wanted = {
+        "no_header_row": args.no_header_row,
+        "smiles_cols": args.smiles_columns,
+        "rxn_cols": None,
+        "target_cols": [],
+        "ignore_cols": None,
+        "splits_col": None,
+        "weight_col": None,
+        "bounded": False,
+    }
+
+    def blame() -> None:
+        for column, smiles in texts.items():
+            if (problem := unreadable_text(smiles, column, args.test_path, args)) is not None:
+                raise InputError(problem) from None
+
+    # molecules are made lazily with cuik-molmaker, so a bad SMILES would surface later
+    if args.use_cuikmolmaker_featurization:
+        blame()
+    try:
+        with rdBase.BlockLogs():
+            return prepare_data_loader(args, len(texts) > 1, False, False, wanted)
+    except Exception:
+        blame()
+        raise
+
+
+def _write(found: list[Pooled], out: Path, pictures: int) -> None:
+    atoms, molecules, drawn = [], [], []
+    for each in found:
+        where = {"row": each.row, "column": each.column, "level": each.level}
+        for atom, shares in zip(each.mol.GetAtoms(), each.shares, strict=True):
+            best = int(shares.argmax())
+            own = {"cluster": best, "share": shares[best]}
+            atoms.append({**where, "atom": atom.GetIdx(), "symbol": atom.GetSymbol(), **own})
+        molecules.append({**where, "smiles": each.smiles, **asdict(each.measures)})
+        if each.row < pictures:
+            caption = f"row {each.row}, level {each.level}: {each.smiles}"
+            drawn.append((caption, draw_clusters(each.mol, each.shares)))
+    pd.DataFrame(atoms).to_csv(out / "atoms.csv", index=False, float_format="%.6g")
+    pd.DataFrame(molecules).to_csv(out / "molecules.csv", index=False, float_format="%.6g")
+    if drawn:
+        (out / "clusters.html").write_text(page("Clusters", drawn), encoding="utf-8")
+
+
+def _table(found: list[Pooled]) -> str:
+    """The means over the molecules, a line for each column and level."""
+    groups: dict[tuple[str, int], list[Measures]] = {}
+    for each in found:
+        groups.setdefault((each.column, each.level), []).append(each.measures)
+    names = list(Measures.__dataclass_fields__)
+    lines = [f"| column | level | {' | '.join(name.replace('_', ' ') for name in names)} |"]
+    lines.append("|" + " --- |" * (len(names) + 2))
+    for (column, level), measures in groups.items():
+        cells = (f"{value:.2f}" for value in asdict(mean_measures(measures)).values())
+        lines.append(f"| {column} | {level} | {' | '.join(cells)} |")
+    return "\n".join(lines)
