@@ -29,6 +29,8 @@ SIGNATURES = {
         "args train_loader val_loader test_loader output_dir output_transform input_transforms"
     ),
     train.main: "args",
+    predict.prepare_data_loader: ("args multicomponent mol_atom_bond is_calibration format_kwargs"),
+    predict.check_featurizer_matches_model: "data_loader model",
     build_dataloader: (
         "dataset batch_size num_workers class_balance seed shuffle drop_last kwargs"
     ),

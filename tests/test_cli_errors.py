@@ -102,7 +102,7 @@ OPTIONS = [
     # targets that DiffPool cannot predict
     (("--atom-target-columns", "y"), "argument --atom-target-columns: atom and bond targets cann"),
     (("--bond-target-columns", "y"), "argument --bond-target-columns: atom and bond targets cann"),
-    (("--mol-target-columns", "y"), "argument --mol-target-columns: atom and bond targets cannot"),
+    (("--mol-target-columns", "y"), "argument --mol-target-columns: belongs to models that pr"),
     (("--constraints-path", "c.csv"), "argument --constraints-path: atom and bond targets cannot"),
     # columns
     (
@@ -225,6 +225,37 @@ def test_a_terminated_training_is_no_success(data, tmp_path, capsys, monkeypatch
     monkeypatch.setattr(pl.Trainer, "fit", terminated)
     assert train(data, tmp_path / "out") == 1
     assert "stopped by SIGTERM; --resume goes on with it" in capsys.readouterr().err
+
+
+def test_an_interrupted_training_says_how_to_go_on(data, tmp_path, capsys, monkeypatch):
+    def interrupted(*_, **__):
+        raise KeyboardInterrupt
+
+    # where lightning runs the epochs, so that its own answer is part of the test
+    monkeypatch.setattr(pl.Trainer, "_run_stage", interrupted)
+    assert train(data, tmp_path / "out") == 1
+    assert "interrupted; --resume goes on with it" in capsys.readouterr().err
+
+
+def test_an_interruption_before_the_training_is_one_line(data, tmp_path, capsys, monkeypatch):
+    def interrupted(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("tritonpool.cli.train.read_splits", interrupted)
+    assert train(data, tmp_path / "out") == 1
+    assert capsys.readouterr().err.endswith("tritonpool train: error: interrupted\n")
+
+
+def test_splits_by_other_names(refused, tmp_path):
+    data = write_table(tmp_path / "data.csv", y=lambda row, _: row, part=lambda row, _: "a")
+    words = ("--splits-column", "part", "--target-columns", "y")
+    message = refused(data, *words, code=1)
+    assert message.endswith("see --splits-column, whose values must be train, val or test")
+
+
+def test_limits_without_a_bounded_loss(refused, tmp_path):
+    data = write_table(tmp_path / "data.csv", y=lambda row, _: f">{row}")
+    assert refused(data, code=1).endswith("; limits need a bounded --loss-function")
 
 
 def test_wrong_reaction(refused, tmp_path):

@@ -5,7 +5,16 @@ import shutil
 import numpy as np
 import pytest
 import torch
-from cli_tools import SHORT, SMALL, last_metrics, predictions, train, write_table
+from cli_tools import (
+    SHORT,
+    SMALL,
+    chemprop_command,
+    last_metrics,
+    predictions,
+    train,
+    tritonpool,
+    write_table,
+)
 
 from tritonpool.cli.callbacks import History
 
@@ -119,6 +128,33 @@ def test_other_settings_are_refused(undisturbed, capsys, words, message):
     data, out = undisturbed
     assert train(data, out, "--resume", *words, small=()) == 2
     assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("first_is_done", [False, True])
+def test_other_data_is_refused(tmp_path, undisturbed, capsys, first_is_done):
+    data, expected = undisturbed
+    shutil.copytree(expected, tmp_path / "out")
+    shutil.rmtree(tmp_path / "out/model_1")  # not begun, so nothing of its own to compare with
+    if not first_is_done:
+        (tmp_path / "out/model_0/best.pt").unlink()
+    header, *rows = data.read_text().splitlines()
+    words = ("--resume", "-i", tmp_path / "data.csv", "-o", tmp_path / "out")
+    config = (tmp_path / "out/config.toml").read_text()
+    (tmp_path / "out/config.toml").write_text(config.replace(str(data), str(words[2])))
+    words[2].write_text("\n".join([header, *rows[::-1]]) + "\n")
+    assert tritonpool("train", *words) == 1
+    assert "the SMILES or targets in the rows of splits.json are not" in capsys.readouterr().err
+    # rows that no part has do not matter
+    words[2].write_text("\n".join([header, *rows, "CC,1.5"]) + "\n")
+    assert tritonpool("train", *words) == 0
+
+
+def test_a_training_of_stock_chemprop_is_refused(tmp_path, monkeypatch, capsys):
+    data, out = write_table(tmp_path / "data.csv"), tmp_path / "out"
+    chemprop_command(monkeypatch, "train", "-i", data, "-o", out, *SMALL, *SHORT)
+    (out / "model_0" / "best.pt").unlink()
+    assert train(data, out, "--resume", small=()) == 1
+    assert "was begun by `chemprop train`" in capsys.readouterr().err
 
 
 def test_there_must_be_something_to_resume(tmp_path, capsys):

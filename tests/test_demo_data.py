@@ -13,6 +13,7 @@ import pytest
 from rdkit import Chem
 
 from tritonpool.cli import demo_data
+from tritonpool.cli.errors import InputError
 from tritonpool.demo.huckel import (
     BETA_EV,
     CARBON_K,
@@ -401,7 +402,7 @@ def test_output_must_be_writable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 def test_failure_leaves_the_old_file(tmp_path: Path) -> None:
     path = tmp_path / "o.csv"
     path.write_text("old")
-    with pytest.raises(ValueError, match="distinct oligomers of 10 to 10 heavy atoms"):
+    with pytest.raises(InputError, match="distinct oligomers of 10 to 10 heavy atoms"):
         run("-n", "5000", "--min-atoms", "10", "--max-atoms", "10", "-o", str(path))
     assert path.read_text() == "old"
     assert [entry.name for entry in tmp_path.iterdir()] == ["o.csv"]

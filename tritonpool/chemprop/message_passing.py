@@ -262,6 +262,11 @@ class DiffPoolMixin:
 
     def _atom_graph(self, bmg: BatchMolGraph, V_d: Tensor | None) -> Graph:
         """The batch with the states that are pooled."""
+        if V_d is None and self.hparams["d_vd"]:
+            raise ValueError(
+                f"the model expects {self.hparams['d_vd']} descriptors of each atom, but got none; "
+                f"chemprop's option for them is --atom-descriptors-path"
+            )
         bmg = self.graph_transform(bmg)
         graph = Graph.from_bmg(bmg)
         return graph.replace(x=self._encode(bmg, V_d, graph.grouped_plan))

@@ -38,7 +38,7 @@ class _LossesMixin:
             size = self.get_batch_size(batch)
             for name, i in (("train_link", 1), ("train_entropy", 2)):
                 value = sum(item[i].detach() for item in found)
-                self.log(name, value, on_step=False, on_epoch=True, batch_size=size)
+                self.log(name, value, on_step=False, on_epoch=True, batch_size=size, sync_dist=True)
         return loss + sum(block.weigh(link, entropy) for block, link, entropy in found)
 
 

@@ -23,7 +23,7 @@ from tritonpool.cli.data import Prepared, draw, make_train_loader, prepare, read
 from tritonpool.cli.errors import InputError, UsageError
 from tritonpool.cli.fit import make_model, trainer_options
 from tritonpool.cli.info import collect
-from tritonpool.cli.options import flag, given_options
+from tritonpool.cli.options import flag, from_file, given_options
 from tritonpool.cli.quiet import only_progress
 from tritonpool.cli.ranges import fraction, non_negative, whole_number
 from tritonpool.cli.train import TrainSubcommand
@@ -100,10 +100,12 @@ class BenchSubcommand(TrainSubcommand):
         for name in REFUSED:
             if getattr(args, name):
                 raise UsageError(f"argument {flag(name)}: not allowed here, models are new")
+        filed = from_file(cls.parser)
         args.given_diffpool = given_options(cls.parser, words)
-        if "diffpool_ratio" in args.given_diffpool:
+        if "diffpool_ratio" in set(args.given_diffpool) - filed:
             raise UsageError("argument --diffpool-ratio: give --ratios instead")
-        if args.batch_size != cls.parser.get_default("batch_size"):
+        given = args.batch_size != cls.parser.get_default("batch_size")
+        if given and "batch_size" not in filed:
             raise UsageError("argument --batch-size: give --batch-sizes instead")
         if args.diffpool_levels == 0:
             raise UsageError(

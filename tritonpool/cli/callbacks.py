@@ -13,7 +13,9 @@ from lightning import pytorch as pl
 from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint
 from torch.utils.data import Sampler
 
-__all__ = ["Checkpoints", "Generators", "History"]
+from tritonpool.cli.errors import InputError
+
+__all__ = ["Checkpoints", "Generators", "History", "SameData"]
 
 
 class Generators(Callback):
@@ -57,8 +59,10 @@ class Generators(Callback):
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Stop at once if the patience had run out when the checkpoint was written."""
         for callback in trainer.callbacks:
-            if isinstance(callback, EarlyStopping) and callback.wait_count >= callback.patience:
-                trainer.should_stop = True
+            if isinstance(callback, EarlyStopping):
+                waited = callback.wait_count  # 0 in a new training, even with no patience at all
+                if waited and waited >= callback.patience:
+                    trainer.should_stop = True
 
     def restore_sampler(self, state_dict: dict[str, Any]) -> None:
         """Put back the sampler only."""
@@ -75,6 +79,38 @@ def _sampler_state(sampler: Sampler) -> dict[str, Any]:
         name: value.copy() for name, value in vars(sampler).items() if isinstance(value, np.ndarray)
     }
     return {"rg": sampler.rg.bit_generator.state, **arrays}
+
+
+class SameData(Callback):
+    """Keep a hash of the data in the checkpoints, and refuse to go on with other data: rows are
+    known by their numbers, so those tested on could be some that were trained on.
+
+    Parameters
+    ----------
+    digest
+        The hash of the data as it is now.
+    """
+
+    def __init__(self, digest: str):
+        self._digest = digest
+
+    def state_dict(self) -> dict[str, Any]:
+        """The hash."""
+        return {"digest": self._digest}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Compare the hash of a checkpoint.
+
+        Raises
+        ------
+        InputError
+            If it is another.
+        """
+        if state_dict["digest"] != self._digest:
+            raise InputError(
+                "argument --resume: the SMILES or targets in the rows of splits.json are not those "
+                "that the training was begun with"
+            )
 
 
 class Checkpoints(ModelCheckpoint):

@@ -19,6 +19,7 @@ from tritonpool.cli.errors import InputError, UsageError
 from tritonpool.cli.options import flag
 
 __all__ = [
+    "check_components",
     "check_options",
     "check_output",
     "check_writable",
@@ -29,7 +30,6 @@ __all__ = [
 ]
 
 ATOM_OR_BOND = (
-    "mol_target_columns",
     "atom_target_columns",
     "bond_target_columns",
     "constraints_path",
@@ -64,6 +64,11 @@ def check_options(args: argparse.Namespace) -> None:
     InputError
         If a file that an option names is not there.
     """
+    if args.mol_target_columns is not None:
+        raise UsageError(
+            "argument --mol-target-columns: belongs to models that predict atoms and bonds too; "
+            "give --target-columns instead"
+        )
     for name in ATOM_OR_BOND:
         if getattr(args, name) is not None:
             raise UsageError(
@@ -80,6 +85,10 @@ def check_options(args: argparse.Namespace) -> None:
         path = getattr(args, name)
         if path is not None and not Path(path).is_file():
             raise InputError(f"argument {flag(name)}: there is no file {str(path)!r}")
+    for name in ("atom_features_path", "atom_descriptors_path", "bond_features_path"):
+        for path in (getattr(args, name) or {}).values():
+            if not path.is_file():
+                raise InputError(f"argument {flag(name)}: there is no file {str(path)!r}")
     if args.checkpoint and not find_models(args.checkpoint):
         raise InputError(f"argument --checkpoint: there is no .pt file in {args.checkpoint[0]}")
     for name in ("batch_size", "ensemble_size", "num_replicates"):
@@ -217,12 +226,38 @@ def is_diffpool_file(path: str | Path) -> bool:
     InputError
         If the file cannot be read as a model of chemprop.
     """
+    settings = _encoder_settings(path)
+    blocks = settings.get("blocks", [settings])
+    return any(issubclass(block["cls"], DiffPoolMixin) for block in blocks)
+
+
+def check_components(args: argparse.Namespace) -> None:
+    """Check that models which are loaded have an encoder for each column of the data.
+
+    Raises
+    ------
+    InputError
+        If one has not, or cannot be read.
+    """
+    columns = len(args.smiles_columns or []) + len(args.reaction_columns or []) or 1
+    named = [("checkpoint", path) for path in find_models(args.checkpoint or [])]
+    named += [("model_frzn", args.model_frzn)] if args.model_frzn is not None else []
+    if args.from_foundation and args.from_foundation.upper() not in FoundationModels.keys():
+        named.append(("from_foundation", args.from_foundation))
+    for name, path in named:
+        settings = _encoder_settings(path)
+        found = settings.get("n_components") or len(settings.get("blocks", [settings]))
+        # a foundation for one column serves all
+        if found != columns and not (name == "from_foundation" and found == 1):
+            raise InputError(
+                f"argument {flag(name)}: the model in {str(path)!r} is for {found} columns of "
+                f"molecules or reactions, but the data has {columns}"
+            )
+
+
+def _encoder_settings(path: str | Path) -> dict:
+    """The settings of the message passing in a model file."""
     try:
-        settings = torch.load(path, "cpu", weights_only=False)["hyper_parameters"]
-        settings = settings["message_passing"]
+        return torch.load(path, "cpu", weights_only=False)["hyper_parameters"]["message_passing"]
     except Exception as error:
         raise InputError(f"{str(path)!r} is not a model that chemprop can load: {error}") from error
-    for block in settings.get("blocks", [settings]):
-        if issubclass(block["cls"], DiffPoolMixin):
-            return True
-    return False

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import copy
+import hashlib
 import json
 import logging
 import shutil
@@ -22,7 +23,7 @@ from chemprop.cli.train import (
 )
 from chemprop.data import build_dataloader as chemprop_dataloader
 from chemprop.nn.transforms import UnscaleTransform
-from rdkit import rdBase
+from rdkit import Chem, rdBase
 from torch.utils.data import DataLoader, Dataset
 
 from tritonpool.chemprop.collate import build_dataloader
@@ -78,6 +79,20 @@ class Prepared:
     test_loader: DataLoader | None
     input_transforms: tuple
     output_transform: UnscaleTransform | None
+
+    def digest(self) -> str:
+        """A hash of the SMILES and targets of all parts, in their order."""
+        found = hashlib.sha256()
+        for part in (self.train, self.val, self.test):
+            found.update(b"part")
+            first, *others = getattr(part, "datasets", [part] if part is not None else [None])
+            for point in [] if first is None else first.data:
+                found.update(f"{point.name}\n".encode())
+                found.update(np.asarray(point.y, dtype=float).tobytes())
+            for dataset in others:  # their points are named after the first component
+                for point in dataset.data:
+                    found.update(f"{Chem.MolToSmiles(point.mol)}\n".encode())
+        return found.hexdigest()
 
 
 def read_splits(args: argparse.Namespace, folder: Path, splits_file: Path | None = None) -> Splits:
@@ -142,7 +157,10 @@ def read_splits(args: argparse.Namespace, folder: Path, splits_file: Path | None
     splits = Splits(train, val, test, folder)
     for part in splits.train:
         if len(part[0]) == 0:
-            raise InputError("the training part of the split is empty; see --split-sizes")
+            option = "--split-sizes"
+            if args.splits_column is not None:
+                option = "--splits-column, whose values must be train, val or test"
+            raise InputError(f"the training part of the split is empty; see {option}")
     if args.train_size is not None and splits_file is None:
         _subsample(splits, args.train_size, args.data_seed)
     return splits

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from tritonpool.cli.errors import InputError
 from tritonpool.cli.ranges import MOST_SEED, whole_number
 from tritonpool.demo.sequences import DEFAULT_SIZES, SIZE_LIMITS
 
@@ -56,7 +57,7 @@ def run(args: argparse.Namespace) -> None:
     ------
     SystemExit
         With code 2 if ``--min-atoms`` is larger than ``--max-atoms``.
-    ValueError
+    InputError
         If there are not enough distinct oligomers.
     OSError
         If the file cannot be written.
@@ -70,5 +71,8 @@ def run(args: argparse.Namespace) -> None:
     from tritonpool.demo.oligomers import generate
     from tritonpool.demo.table import write_csv
 
-    write_csv(generate(args.number, args.seed, args.min_atoms, args.max_atoms), args.output)
+    try:
+        write_csv(generate(args.number, args.seed, args.min_atoms, args.max_atoms), args.output)
+    except ValueError as error:
+        raise InputError(str(error)) from error
     print(f"Wrote {args.number} oligomers to {args.output}.")

@@ -4,6 +4,7 @@ resumption."""
 from __future__ import annotations
 
 import argparse
+import copy
 import logging
 import os
 import shutil
@@ -23,17 +24,18 @@ from lightning.pytorch.callbacks import Callback, EarlyStopping
 from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
 from lightning.pytorch.strategies import DDPStrategy
 from lightning.pytorch.utilities.exceptions import SIGTERMException
+from torch.utils.data import DataLoader
 
 from tritonpool.chemprop import DiffPoolMPNN, DiffPoolMulticomponentMPNN
 from tritonpool.chemprop.convert import to_diffpool
 from tritonpool.chemprop.message_passing import DiffPoolMixin
-from tritonpool.cli.callbacks import Checkpoints, Generators, History
+from tritonpool.cli.callbacks import Checkpoints, Generators, History, SameData
 from tritonpool.cli.checks import is_diffpool_file
 from tritonpool.cli.data import Prepared, model_paths
 from tritonpool.cli.errors import InputError
 from tritonpool.cli.options import settings_from
 
-__all__ = ["Fitted", "fit_replicate", "is_finished", "make_model", "trainer_options"]
+__all__ = ["Fitted", "fit_replicate", "is_finished", "make_model", "trainer_options", "try_out"]
 
 logger = logging.getLogger(__name__)
 
@@ -86,6 +88,31 @@ def make_model(args: argparse.Namespace, data: Prepared, index: int) -> MPNN:
     return model
 
 
+def try_out(model: MPNN, data: Prepared) -> None:
+    """Let a copy of a model predict two molecules and compute its loss.
+
+    Raises
+    ------
+    InputError
+        If it does not fit the data.
+    """
+    # a copy, because models share the transforms of the data, which act in evaluation only
+    model, collate = copy.deepcopy(model).eval(), data.train_loader.collate_fn
+    try:
+        batch = next(iter(DataLoader(data.train, batch_size=2, collate_fn=collate)))
+        bmg, V_d, X_d, targets, *rest = batch
+        with torch.no_grad():
+            predicted = model.predictor.train_step(model.fingerprint(bmg, V_d, X_d))
+            if predicted.shape[1] != targets.shape[1]:
+                raise ValueError(
+                    f"it predicts {predicted.shape[1]} targets, but there are {targets.shape[1]}"
+                )
+            mask = targets.isfinite()
+            model.criterion(predicted, targets.nan_to_num(0.0), mask, *rest)
+    except Exception as error:
+        raise InputError(f"the model does not fit the data: {error}") from error
+
+
 def trainer_options(args: argparse.Namespace) -> dict[str, object]:
     """Those options of lightning's ``Trainer`` that decide what a training step does."""
     return {
@@ -122,20 +149,23 @@ def fit_replicate(args: argparse.Namespace, data: Prepared, folder: Path) -> lis
     if size != args.ensemble_size:
         logger.warning("the ensemble has %d models, as many as --checkpoint names", size)
     fitted = []
+    same = SameData(data.digest())
     for i in range(size):
         model_folder = folder / f"model_{i}"
         generators = Generators(data.train_loader.sampler)
         if args.resume and (model_folder / "best.pt").exists():
             logger.info("'%s' is finished already", model_folder)
             # the next model goes on with the sampler where this one left it
-            last = torch.load(_last(model_folder), "cpu", weights_only=False)
-            generators.restore_sampler(last["callbacks"][generators.state_key])
+            last = torch.load(_last(model_folder), "cpu", weights_only=False)["callbacks"]
+            if same.state_key in last:
+                same.load_state_dict(last[same.state_key])
+            generators.restore_sampler(last[generators.state_key])
             continue
         model_folder.mkdir(exist_ok=True, parents=True)
         torch.manual_seed(torch.seed() if args.pytorch_seed is None else args.pytorch_seed + i)
         model = make_model(args, data, i)
         logger.info(model)
-        fitted.append(_fit(args, data, model, model_folder, generators))
+        fitted.append(_fit(args, data, model, model_folder, [same, generators]))
     if args.remove_checkpoints:
         # only now, because a resumed training needs those of the finished models too
         for i in range(size):
@@ -144,7 +174,7 @@ def fit_replicate(args: argparse.Namespace, data: Prepared, folder: Path) -> lis
 
 
 def _fit(
-    args: argparse.Namespace, data: Prepared, model: MPNN, folder: Path, generators: Generators
+    args: argparse.Namespace, data: Prepared, model: MPNN, folder: Path, kept: list[Callback]
 ) -> Fitted:
     """Train one model, predict the test part, and write best.pt."""
     history = History()
@@ -156,7 +186,7 @@ def _fit(
         logger=trainer_logger,
         enable_progress_bar=True,
         devices=args.devices,
-        callbacks=[generators, history, best, *others],
+        callbacks=[*kept, history, best, *others],
         **trainer_options(args),
         num_sanity_val_steps=0 if resume else None,
     )
@@ -173,6 +203,8 @@ def _fit(
             )
     except SIGTERMException as error:  # lightning would exit with code 0
         raise InputError("the training was stopped by SIGTERM; --resume goes on with it") from error
+    except SystemExit as error:  # lightning's answer to Ctrl-C
+        raise InputError("the training was interrupted; --resume goes on with it") from error
     best_path = best.best_model_path
     if data.test_loader is not None:
         if isinstance(trainer.strategy, DDPStrategy):

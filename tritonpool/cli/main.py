@@ -118,6 +118,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         _start_log(mode, logfile, LEVELS.get(1 if verbose else -quiet, logging.ERROR))
         logger.debug("running %s with %s", prog, vars(args))
         getattr(command, COMMANDS[mode].run)(args)
+    except KeyboardInterrupt:
+        print(f"{prog}: error: interrupted", file=sys.stderr)
+        return 1
     except Exception as error:
         return _report(error, prog, verbose)
     return 0

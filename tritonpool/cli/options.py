@@ -21,6 +21,7 @@ __all__ = [
     "PRECISIONS",
     "add_options",
     "flag",
+    "from_file",
     "given_options",
     "resolve_settings",
     "settings_from",
@@ -56,6 +57,16 @@ OF_SCORES = (
     "diffpool_temperature",
     "diffpool_link_weight",
     "diffpool_entropy_weight",
+)
+
+# what decides which of the others have an effect
+CHOICES = (
+    "diffpool_levels",
+    "diffpool_assignment",
+    "diffpool_readout",
+    "checkpoint",
+    "model_frzn",
+    "from_foundation",
 )
 
 MOST_POSITIONS = 256
@@ -192,11 +203,23 @@ def add_options(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
 
 
 def given_options(parser: argparse.ArgumentParser, words: Sequence[str]) -> list[str]:
-    """The ``diffpool_*`` attributes that the words or a configuration file set themselves."""
+    """The ``diffpool_*`` attributes that were set on purpose: by the words, and by a configuration
+    file unless the words choose another pooling, which what stands there need not fit."""
     names = ("diffpool_levels", *DIFFPOOL_FIELDS)
     # argparse fills in a default only where the namespace has nothing yet
     parsed = parser.parse_args(words, argparse.Namespace(**dict.fromkeys(names)))
-    return [name for name in names if getattr(parsed, name) is not None]
+    given = [name for name in names if getattr(parsed, name) is not None]
+    filed = from_file(parser)
+    if any(getattr(parsed, name) is not None and name not in filed for name in CHOICES):
+        return [name for name in given if name not in filed]
+    return given
+
+
+def from_file(parser: argparse.ArgumentParser) -> set[str]:
+    """The attributes that a configuration file set when the parser was last used."""
+    sources = parser.get_source_to_settings_dict().items()
+    files = [settings for source, settings in sources if source.startswith("config_file")]
+    return {action.dest for settings in files for action, _ in settings.values() if action}
 
 
 def resolve_settings(args: argparse.Namespace, own_pooling: str | None) -> None:
@@ -223,10 +246,12 @@ def resolve_settings(args: argparse.Namespace, own_pooling: str | None) -> None:
         reason += ", which trains without DiffPool"
     else:
         if args.diffpool_gate and args.diffpool_readout == "last":
-            raise UsageError(
-                "argument --diffpool-gate: not allowed with --diffpool-readout last, which reads "
-                "out nothing but what the gate closes"
-            )
+            if "diffpool_gate" in given:
+                raise UsageError(
+                    "argument --diffpool-gate: not allowed with --diffpool-readout last, which "
+                    "reads out nothing but what the gate closes"
+                )
+            args.diffpool_gate = False
         if args.diffpool_assignment != "rings":
             return
         idle = OF_FIRST_SCORES + (OF_SCORES if args.diffpool_levels == 1 else ())

@@ -3,11 +3,24 @@
 from __future__ import annotations
 
 import argparse
+import json
 from typing import NoReturn
 
-from configargparse import ArgumentParser
+from configargparse import ArgumentParser, DefaultConfigFileParser
 
 __all__ = ["Parser", "logging_options"]
+
+
+class _ConfigFile(DefaultConfigFileParser):
+    """chemprop's format of config.toml; what has a comma in it is quoted, so that it is read again
+    as it was."""
+
+    def serialize(self, items: dict[str, object]) -> str:
+        def text(value: object) -> object:
+            parts = isinstance(value, list) and any("," in str(part) for part in value)
+            return json.dumps([str(part) for part in value]) if parts else value
+
+        return super().serialize({key: text(value) for key, value in items.items()})
 
 
 class Parser(ArgumentParser):
@@ -15,6 +28,9 @@ class Parser(ArgumentParser):
 
     It is configargparse's, as chemprop's is, so that ``--config-path`` works.
     """
+
+    def __init__(self, *args: object, **kwargs: object):
+        super().__init__(*args, config_file_parser_class=_ConfigFile, **kwargs)
 
     def error(self, message: str) -> NoReturn:
         """Print one line and leave with code 2."""

@@ -70,7 +70,7 @@ def check_tables(args: argparse.Namespace) -> None:
             for name in named[option] or []:
                 _check_numbers(table[name], path, bounded and option == "--target-columns")
         for name in args.target_columns:
-            if table[name].isna().all():
+            if path == args.data_path[0] and table[name].isna().all():
                 raise InputError(f"{str(path)!r} has no value in column {name!r}")
             _check_labels(table[name], path, args)
 
@@ -135,8 +135,13 @@ def _check_numbers(values: pd.Series, path: Path, bounded: bool) -> None:
         row = int(wrong[0])
         raise InputError(
             f"{str(path)!r}, row {row + 1} below the header: the value '{values.iloc[row]}' in "
-            f"column {values.name!r} is not a finite number"
+            f"column {values.name!r} is not a finite number{_hint(values.iloc[row])}"
         )
+
+
+def _hint(value: object) -> str:
+    limit = isinstance(value, str) and value.startswith(("<", ">"))
+    return "; limits need a bounded --loss-function" if limit else ""
 
 
 def _check_labels(values: pd.Series, path: Path, args: argparse.Namespace) -> None:

@@ -19,6 +19,7 @@ from chemprop.cli.train import (
 )
 
 from tritonpool.cli.checks import (
+    check_components,
     check_options,
     check_output,
     model_with_own_pooling,
@@ -26,8 +27,14 @@ from tritonpool.cli.checks import (
 )
 from tritonpool.cli.data import Splits, prepare, read_splits
 from tritonpool.cli.errors import InputError, UsageError
-from tritonpool.cli.fit import Fitted, fit_replicate, is_finished, make_model
-from tritonpool.cli.options import add_options, flag, given_options, resolve_settings
+from tritonpool.cli.fit import Fitted, fit_replicate, is_finished, make_model, try_out
+from tritonpool.cli.options import (
+    add_options,
+    flag,
+    from_file,
+    given_options,
+    resolve_settings,
+)
 from tritonpool.cli.tables import check_files, check_tables
 
 __all__ = ["TrainSubcommand"]
@@ -87,6 +94,11 @@ class TrainSubcommand(chemprop_train.TrainSubcommand):
         settings = ["--config-path", str(config)]
         words = [*words, *([] if args.config_path else settings)]
         was = vars(process_train_args(process_common_args(cls.parser.parse_args(settings))))
+        if "precision" not in from_file(cls.parser):  # which is in all files of ours
+            raise InputError(
+                f"argument --resume: the training in {str(args.output_dir)!r} was begun by "
+                f"`chemprop train`, whose checkpoints lack what is needed to go on with it"
+            )
         now = vars(process_train_args(process_common_args(cls.parser.parse_args(words))))
         for name, value in now.items():
             if name not in FREE and _plain(value) != _plain(was[name]):
@@ -135,6 +147,7 @@ class TrainSubcommand(chemprop_train.TrainSubcommand):
         except ValueError as error:
             raise UsageError(str(error)) from error
         check_tables(args)
+        check_components(args)
         resolve_settings(args, model_with_own_pooling(args))
 
     @classmethod
@@ -155,7 +168,7 @@ class TrainSubcommand(chemprop_train.TrainSubcommand):
             data = prepare(args, *parts)
             if i == 0 and not args.resume:
                 # what is wrong with the model shows before anything is written
-                make_model(args, data, 0)
+                try_out(make_model(args, data, 0), data)
                 cls._begin(given, splits)
             folder.mkdir(exist_ok=True, parents=True)
             if args.save_smiles_splits:

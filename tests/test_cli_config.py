@@ -1,0 +1,82 @@
+"""config.toml: what it holds can be used again, with other choices on the command line."""
+
+from pathlib import Path
+
+import pytest
+from chemprop.models import MPNN
+from cli_tools import train, tritonpool, write_table
+
+from tritonpool.chemprop.message_passing import DiffPoolMixin
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory) -> Path:
+    out = tmp_path_factory.mktemp("trained") / "out"
+    assert train(write_table(out.parent / "data.csv"), out, "--diffpool-gate") == 0
+    return out
+
+
+def again(trained: Path, out: Path, *words: object) -> int:
+    return tritonpool("train", "--config-path", trained / "config.toml", "-o", out, *words)
+
+
+def settings(out: Path) -> dict:
+    return MPNN.load_from_file(out / "model_0" / "best.pt").message_passing.hparams
+
+
+def test_the_command_line_may_choose_plain_d_mpnn(trained, tmp_path):
+    assert again(trained, tmp_path / "out", "--diffpool-levels", 0) == 0
+    assert not issubclass(settings(tmp_path / "out")["cls"], DiffPoolMixin)
+
+
+def test_the_command_line_may_choose_clusters_that_are_not_learned(trained, tmp_path):
+    assert again(trained, tmp_path / "out", "--diffpool-assignment", "rings") == 0
+    assert settings(tmp_path / "out")["assignment"] == "rings"
+
+
+def test_the_command_line_may_choose_a_readout_without_gate(trained, tmp_path):
+    assert settings(trained)["gate"]
+    assert again(trained, tmp_path / "out", "--diffpool-readout", "last") == 0
+    assert not settings(tmp_path / "out")["gate"]
+
+
+@pytest.mark.parametrize("option", ["--checkpoint", "--from-foundation"])
+def test_the_command_line_may_name_a_model(trained, tmp_path, option):
+    assert again(trained, tmp_path / "out", option, trained / "model_0" / "best.pt") == 0
+    assert settings(tmp_path / "out")["gate"]
+
+
+def test_what_the_command_line_itself_says_twice_is_refused(trained, tmp_path, capsys):
+    words = ("--diffpool-levels", 0, "--diffpool-ratio", 0.5)
+    assert again(trained, tmp_path / "out", *words) == 2
+    assert "argument --diffpool-ratio: not allowed with --diffpool-levels 0" in (
+        capsys.readouterr().err
+    )
+
+
+def test_a_file_that_contradicts_itself_is_refused(trained, tmp_path, capsys):
+    text = (trained / "config.toml").read_text()
+    (tmp_path / "config.toml").write_text(
+        text.replace("diffpool-levels = 1", "diffpool-levels = 0")
+    )
+    assert again(tmp_path, tmp_path / "out") == 2
+    assert "not allowed with --diffpool-levels 0" in capsys.readouterr().err
+
+
+def test_bench_takes_its_grid_instead(trained, tmp_path):
+    words = ("--config-path", trained / "config.toml", "--batch-sizes", 8, "--ratios", 0.5)
+    assert tritonpool("bench", *words, "-o", tmp_path / "out", "--steps", 1) == 0
+    assert "|     8 | ratio 0.5 |" in (tmp_path / "out" / "results.md").read_text()
+
+
+def test_commas_in_names(tmp_path):
+    table = write_table(tmp_path / "data.csv").read_text().replace("smiles,y", 'smiles,"E, gap"')
+    data = tmp_path / "a, b.csv"
+    data.write_text(table)
+    words = ("--target-columns", "E, gap", "-s", "smiles")
+    out = tmp_path / "out"
+    assert train(data, out, *words) == 0
+    (out / "model_0" / "best.pt").unlink()
+    assert train(data, out, "--resume", small=()) == 0
+    assert (out / "model_0" / "best.pt").exists()
+    assert again(out, tmp_path / "again") == 0

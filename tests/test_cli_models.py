@@ -1,0 +1,114 @@
+"""Models and data that do not fit each other are named before anything is written."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from cli_tools import train, tritonpool, write_table
+from rdkit import Chem
+
+
+@pytest.fixture
+def data(tmp_path) -> Path:
+    return write_table(tmp_path / "data.csv", 24)
+
+
+@pytest.fixture
+def refused(tmp_path, capsys):
+    def run(*words: object) -> str:
+        out = tmp_path / "refused"
+        assert train(*words[:1], out, *words[1:]) == 1
+        assert not out.exists()
+        captured = capsys.readouterr().err
+        assert "Traceback" not in captured
+        return captured.splitlines()[-1].removeprefix("tritonpool train: error: ")
+
+    return run
+
+
+def descriptors(data: Path, path: Path, extra: int = 0) -> Path:
+    """Two numbers for each atom; ``extra`` for atoms that are not there."""
+    counts = [Chem.MolFromSmiles(text).GetNumAtoms() for text in pd.read_csv(data)["smiles"]]
+    np.savez(path, *[np.ones((n + extra, 2)) for n in counts])
+    return path
+
+
+def test_a_checkpoint_for_another_number_of_targets(refused, data, tmp_path):
+    assert train(data, tmp_path / "first") == 0
+    two = write_table(
+        tmp_path / "two.csv", 24, y=lambda row, text: row, z=lambda row, text: len(text)
+    )
+    message = refused(two, "--checkpoint", tmp_path / "first" / "model_0" / "best.pt")
+    assert message == ("the model does not fit the data: it predicts 1 targets, but there are 2")
+
+
+def test_a_model_with_atom_descriptors(refused, data, tmp_path, capsys):
+    given = ("--atom-descriptors-path", descriptors(data, tmp_path / "d.npz"))
+    assert train(data, tmp_path / "first", *given) == 0
+    best = tmp_path / "first" / "model_0" / "best.pt"
+    expected = "the model expects 2 descriptors of each atom, but got none; chemprop's option"
+    assert refused(data, "--from-foundation", best).startswith(
+        f"the model does not fit the data: {expected}"
+    )
+    words = ("--test-path", data, "-s", "smiles", "--model-paths", best)
+    assert tritonpool("predict", *words, "--output", tmp_path / "p.csv") == 1
+    assert expected in capsys.readouterr().err
+
+
+def test_descriptors_of_other_atoms(refused, data, tmp_path):
+    words = ("--atom-descriptors-path", descriptors(data, tmp_path / "d.npz", extra=1))
+    assert refused(data, *words).startswith("the model does not fit the data: ")
+
+
+def test_weights_of_other_tasks(refused, tmp_path):
+    two = write_table(
+        tmp_path / "two.csv", 24, y=lambda row, text: row, z=lambda row, text: len(text)
+    )
+    assert refused(two, "--task-weights", 1, 2, 3).startswith("the model does not fit the data: ")
+
+
+@pytest.mark.parametrize("option", ["atom-features", "atom-descriptors", "bond-features"])
+def test_a_file_that_is_not_there(refused, data, option):
+    assert refused(data, f"--{option}-path", "no.npz") == (
+        f"argument --{option}-path: there is no file 'no.npz'"
+    )
+
+
+@pytest.mark.parametrize("option", ["--checkpoint", "--from-foundation", "--model-frzn"])
+def test_a_model_of_two_columns(refused, data, tmp_path, option):
+    pairs = write_table(
+        tmp_path / "pairs.csv", 20, other=lambda row, text: "C" * (row + 2), y=lambda row, text: row
+    )
+    columns = ("-s", "smiles", "other", "--target-columns", "y")
+    assert train(pairs, tmp_path / "first", *columns) == 0
+    best = tmp_path / "first" / "model_0" / "best.pt"
+    assert refused(data, option, best) == (
+        f"argument {option}: the model in '{best}' is for 2 columns of molecules or reactions, but "
+        f"the data has 1"
+    )
+
+
+def test_a_foundation_of_one_column_serves_two(data, tmp_path):
+    assert train(data, tmp_path / "first") == 0
+    pairs = write_table(
+        tmp_path / "pairs.csv", 20, other=lambda row, text: "C" * (row + 2), y=lambda row, text: row
+    )
+    best = tmp_path / "first" / "model_0" / "best.pt"
+    words = ("-s", "smiles", "other", "--target-columns", "y", "--from-foundation", best)
+    assert train(pairs, tmp_path / "second", *words) == 0
+
+
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")  # chemprop's, of metrics over nothing
+def test_a_file_without_targets_to_validate_or_test_on(tmp_path):
+    paths = []
+    for name, value in (("train", 1.5), ("val", 2.5), ("test", "")):
+        paths.append(tmp_path / f"{name}.csv")
+        write_table(paths[-1], 20, y=lambda row, text, v=value: v and v + row)
+    words = ("-i", *paths, "-o", tmp_path / "out", "--epochs", 2, "--warmup-epochs", 1)
+    assert tritonpool("train", *words, "--accelerator", "cpu") == 0
+
+
+def test_no_patience(data, tmp_path):
+    assert train(data, tmp_path / "out", "--patience", 0) == 0
+    assert (tmp_path / "out" / "model_0" / "best.pt").exists()
