@@ -2,11 +2,13 @@
 
 Trains every model on the same random splits and compares each with the reference model split by
 split. Finished rows are kept in the output folder and skipped when the script is started again.
+``--rows`` makes the tables and the plot from the rows of an earlier ``--csv``, and trains nothing.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import math
 import statistics
 from collections.abc import Sequence
@@ -17,7 +19,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from scipy import stats
 
-from benchmarks.experiment import WHEN, Experiment, run_all, save
+from benchmarks.experiment import WHEN, Experiment, load, run_all, save
 
 __all__ = [
     "BASELINES",
@@ -28,6 +30,7 @@ __all__ = [
     "comparisons",
     "main",
     "plot",
+    "ratio_table",
     "table",
 ]
 
@@ -191,9 +194,43 @@ def table(rows: dict[tuple[str, int], dict], models: Sequence[str], seeds: Seque
     return "\n".join(lines)
 
 
+def ratio_table(
+    rows: dict[tuple[str, int], dict],
+    models: Sequence[str],
+    seeds: Sequence[int],
+    references: Sequence[str],
+    when: str = "last",
+) -> str:
+    """Each model's RMSE over that of each reference, as the geometric mean over the splits with its
+    interval, made from the logarithms as :func:`compare` makes it."""
+
+    def logs(model: str) -> list[float]:
+        return [math.log(rows[model, seed][when]["rmse"]) for seed in seeds]
+
+    first = rows[models[0], seeds[0]]
+    share = first["test_molecules"] / first["train_molecules"]
+
+    def cell(model: str, reference: str) -> str:
+        if model == reference:
+            return ""
+        found = compare(logs(model), logs(reference), share)
+        middle, half = found.difference, found.half_width
+        low, high = math.exp(middle - half), math.exp(middle + half)
+        return f"{math.exp(middle):.2f} ({low:.2f} to {high:.2f})"
+
+    lines = [f"| {when} epoch | {' | '.join(f'over {name}' for name in references)} |"]
+    lines.append("| --- |" + " ---: |" * len(references))
+    for model in models:
+        cells = [cell(model, reference) for reference in references]
+        lines += [f"| {model} | {' | '.join(cells)} |"] if any(cells) else []
+    return "\n".join(lines)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--data-path", type=Path, required=True)
+    source = parser.add_mutually_exclusive_group(required=True)
+    source.add_argument("--data-path", type=Path)
+    source.add_argument("--rows", type=Path, help="CSV file of an earlier --csv; trains nothing")
     parser.add_argument("--smiles-column", default="smiles")
     parser.add_argument("--target-column", default="bandgap_chain")
     parser.add_argument("--epochs", type=int, default=50)
@@ -206,7 +243,33 @@ def main() -> None:
     parser.add_argument("--output", type=Path, default=Path("accuracy-results"))
     parser.add_argument("--plot", type=Path, help="PNG file for the differences")
     parser.add_argument("--csv", type=Path, help="file for all rows")
+    parser.add_argument(
+        "--ratios-to",
+        nargs="+",
+        default=[],
+        choices=list(MODELS),
+        metavar="MODEL",
+        help="also print the errors of the last epoch over those of these models",
+    )
     args = parser.parse_args()
+    if args.rows is None:
+        rows = _train(args)
+    else:
+        rows = {(row["name"].rpartition(", seed ")[0], row["seed"]): row for row in load(args.rows)}
+        for model, seed in itertools.product([*args.models, *args.ratios_to], args.seeds):
+            if (model, seed) not in rows:
+                parser.error(f"{str(args.rows)!r} has no row of {model!r} with seed {seed}")
+    print(f"\n{table(rows, args.models, args.seeds)}")
+    if args.ratios_to:
+        print(f"\n{ratio_table(rows, args.models, args.seeds, args.ratios_to)}")
+    if args.csv is not None:
+        save(rows.values(), args.csv)
+    if args.plot is not None:
+        plot(rows, args.models, args.seeds, args.plot)
+
+
+def _train(args: argparse.Namespace) -> dict[tuple[str, int], dict]:
+    """The rows of all models and seeds, by both."""
     common = ["--data-path", str(args.data_path), "--smiles-columns", args.smiles_column]
     common += ["--target-columns", args.target_column, "--epochs", str(args.epochs)]
     common += ["--patience", str(args.patience), "--aggregation", "mean"]
@@ -220,12 +283,7 @@ def main() -> None:
         for seed in args.seeds
         for model in args.models
     }
-    rows = dict(zip(plan, run_all(plan.values(), args.output, args.jobs), strict=True))
-    print(f"\n{table(rows, args.models, args.seeds)}")
-    if args.csv is not None:
-        save(rows.values(), args.csv)
-    if args.plot is not None:
-        plot(rows, args.models, args.seeds, args.plot)
+    return dict(zip(plan, run_all(plan.values(), args.output, args.jobs), strict=True))
 
 
 if __name__ == "__main__":

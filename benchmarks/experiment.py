@@ -20,7 +20,7 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 
-__all__ = ["Experiment", "run_all", "save", "train"]
+__all__ = ["Experiment", "load", "run_all", "save", "train"]
 
 WHEN = ("best", "last")  # by validation, and of the training
 
@@ -172,6 +172,26 @@ def save(rows: Iterable[dict], path: Path) -> None:
         writer = csv.DictWriter(file, list(flat[0]), lineterminator="\n")
         writer.writeheader()
         writer.writerows(flat)
+
+
+def load(path: Path) -> list[dict]:
+    """The rows of :func:`save`, numbers as numbers."""
+    rows = []
+    with path.open(newline="") as file:
+        for flat in csv.DictReader(file):
+            row = {}
+            for name, text in flat.items():
+                try:
+                    value = json.loads(text)
+                except ValueError:
+                    value = text or None
+                metric, _, when = name.rpartition("_")
+                if when in WHEN and metric:
+                    row.setdefault(when, {})[metric] = value
+                else:
+                    row[name] = value
+            rows.append(row)
+    return rows
 
 
 if __name__ == "__main__":

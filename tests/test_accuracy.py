@@ -1,7 +1,10 @@
 """The statistics of the accuracy study, and the baselines it needs."""
 
 import math
+from pathlib import Path
 
+import numpy as np
+import pandas as pd
 import pytest
 import torch
 from chemprop.models import MPNN
@@ -9,7 +12,7 @@ from chemprop.nn import BondMessagePassing, MeanAggregation, RegressionFFN
 from molecules import POLYMERS, batch_of
 from scipy import stats
 
-from benchmarks.accuracy import MODELS, compare, plot, table
+from benchmarks.accuracy import MODELS, compare, main, plot, ratio_table, table
 from benchmarks.controls import CONTROLS
 from tritonpool.chemprop import DiffPoolBondMessagePassing, DiffPoolMPNN, GraphReadout
 
@@ -47,6 +50,42 @@ def test_the_table_pairs_splits(tmp_path):
     )
     plot(rows, list(errors), [42, 43], tmp_path / "differences.png")
     assert (tmp_path / "differences.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_ratios_are_geometric_means():
+    errors = {
+        "D-MPNN": (0.2, 0.8, 0.4),
+        "DiffPool": (0.1, 0.2, 0.4),
+        "control: shuffled": (1, 1, 1),
+    }
+    rows = {
+        (model, seed): {"last": {"rmse": e}, "train_molecules": 80, "test_molecules": 10}
+        for model, found in errors.items()
+        for seed, e in enumerate(found)
+    }
+    lines = ratio_table(rows, list(errors), [0, 1, 2], ["D-MPNN", "control: shuffled"]).splitlines()
+    assert lines[0] == "| last epoch | over D-MPNN | over control: shuffled |"
+    # 1/2, 1/4 and 1: their logarithms are -1, -2 and 0 times that of 2, with a deviation of 1
+    half = stats.t.ppf(0.975, 2) * math.sqrt(1 / 3 + 1 / 8)
+    assert lines[3].startswith(
+        f"| DiffPool | 0.50 ({2 ** (-1 - half):.2f} to {2 ** (half - 1):.2f}) |"
+    )
+    assert lines[2].startswith("| D-MPNN |  | 0.40 (")
+
+
+def test_tables_from_rows_that_are_there(tmp_path, monkeypatch, capsys):
+    csv = Path(__file__).parent.parent / "benchmarks" / "results" / "accuracy-insulator.csv"
+    words = ["--rows", str(csv), "--models", "D-MPNN", "control: one cluster", "--plot"]
+    monkeypatch.setattr("sys.argv", ["accuracy", *words, str(tmp_path / "p.png")])
+    main()
+    rows = pd.read_csv(csv).set_index("name")["rmse_best"]
+    mean = np.mean([rows[f"control: one cluster, seed {seed}"] for seed in range(42, 47)])
+    assert f"| control: one cluster | {mean:.3f} ± " in capsys.readouterr().out
+    assert (tmp_path / "p.png").exists()
+    monkeypatch.setattr("sys.argv", ["accuracy", *words[:4], "--seeds", "1"])
+    with pytest.raises(SystemExit):
+        main()
+    assert "has no row of 'D-MPNN' with seed 1" in capsys.readouterr().err
 
 
 def plain_model() -> MPNN:

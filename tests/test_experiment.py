@@ -50,6 +50,8 @@ def test_finished_rows_are_kept_and_others_refused(tmp_path, monkeypatch):
     saved = pd.read_csv(tmp_path / "rows.csv")
     assert saved["rmse_best"].tolist() == pytest.approx([row["best"]["rmse"] for row in rows])
     assert saved["seed"].tolist() == [0, 1] and str(tmp_path) not in saved.to_csv()
+    kept = [{name: value for name, value in row.items() if name != "options"} for row in rows]
+    assert experiment.load(tmp_path / "rows.csv") == kept
     with pytest.raises(ValueError, match="seed 0.json was made with other settings"):
         experiment.run_all([replace(plan[0], seed=5)], tmp_path / "rows", 1)
 
