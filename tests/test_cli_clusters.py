@@ -88,7 +88,7 @@ def test_every_model_of_an_ensemble_gets_a_folder(tmp_path, data):
     assert len(first) == len(second) and not first.equals(second)
 
 
-def test_two_columns_of_molecules(tmp_path):
+def test_two_columns_of_molecules(tmp_path, capsys):
     data = write_table(
         tmp_path / "pairs.csv", 20, other=lambda row, text: "C" * (row + 2), y=lambda row, text: row
     )
@@ -96,6 +96,8 @@ def test_two_columns_of_molecules(tmp_path):
     words = (*columns, "--target-columns", "y")
     assert train(data, tmp_path / "model", *words) == 0
     assert clusters(data, tmp_path / "model", tmp_path / "out", *columns) == 0
+    assert clusters(data, tmp_path / "model", tmp_path / "no", *columns[:2]) == 2
+    assert "argument --smiles-columns: must name 2, because" in capsys.readouterr().err
     found = pd.read_csv(tmp_path / "out" / "molecules.csv")
     assert found.column.tolist() == ["smiles"] * 20 + ["other"] * 20
     assert found.atoms[20:].tolist() == list(range(2, 22))

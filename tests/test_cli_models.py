@@ -68,6 +68,15 @@ def test_weights_of_other_tasks(refused, tmp_path):
     assert refused(two, "--task-weights", 1, 2, 3).startswith("the model does not fit the data: ")
 
 
+def test_models_are_tried_out_where_the_backend_cannot_run(data, tmp_path, monkeypatch):
+    """A GPU's backend is asked for by name, but two molecules are predicted on the CPU."""
+    monkeypatch.setenv("TRITONPOOL_BACKEND", "triton")
+    monkeypatch.setenv("TRITON_INTERPRET", "0")
+    monkeypatch.setattr("tritonpool.cli.checks.choose_backend", lambda device: None)  # a GPU
+    monkeypatch.setattr("tritonpool.cli.train.fit_replicate", lambda *_: [])
+    assert train(data, tmp_path / "out") == 0
+
+
 @pytest.mark.parametrize("option", ["atom-features", "atom-descriptors", "bond-features"])
 def test_a_file_that_is_not_there(refused, data, option):
     assert refused(data, f"--{option}-path", "no.npz") == (

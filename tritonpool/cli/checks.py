@@ -23,6 +23,7 @@ __all__ = [
     "check_options",
     "check_output",
     "check_writable",
+    "components",
     "is_diffpool_file",
     "model_with_own_pooling",
     "on_gpu",
@@ -245,14 +246,25 @@ def check_components(args: argparse.Namespace) -> None:
     if args.from_foundation and args.from_foundation.upper() not in FoundationModels.keys():
         named.append(("from_foundation", args.from_foundation))
     for name, path in named:
-        settings = _encoder_settings(path)
-        found = settings.get("n_components") or len(settings.get("blocks", [settings]))
+        found = components(path)
         # a foundation for one column serves all
         if found != columns and not (name == "from_foundation" and found == 1):
             raise InputError(
                 f"argument {flag(name)}: the model in {str(path)!r} is for {found} columns of "
                 f"molecules or reactions, but the data has {columns}"
             )
+
+
+def components(path: str | Path) -> int:
+    """How many columns of molecules or reactions the model in a file is for.
+
+    Raises
+    ------
+    InputError
+        If the file cannot be read as a model of chemprop.
+    """
+    settings = _encoder_settings(path)
+    return settings.get("n_components") or len(settings.get("blocks", [settings]))
 
 
 def _encoder_settings(path: str | Path) -> dict:

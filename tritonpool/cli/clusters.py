@@ -23,7 +23,13 @@ from rdkit import Chem, rdBase
 from torch.utils.data import DataLoader
 
 from tritonpool.chemprop.message_passing import DiffPoolMixin
-from tritonpool.cli.checks import check_writable, is_diffpool_file, on_gpu, output_folder
+from tritonpool.cli.checks import (
+    check_writable,
+    components,
+    is_diffpool_file,
+    on_gpu,
+    output_folder,
+)
 from tritonpool.cli.errors import InputError, UsageError
 from tritonpool.cli.ranges import whole_number
 from tritonpool.cli.tables import check_files, smiles_by_column, unreadable_text
@@ -98,10 +104,10 @@ def run(args: argparse.Namespace) -> None:
     validate_common_args(process_common_args(args))
     if args.reaction_columns:
         raise UsageError("argument --reaction-columns: clusters can be shown for molecules only")
-    paths = _models(args.model_paths)
     args.data_path = [args.test_path]
     check_files(args, "--test-path")
     texts = smiles_by_column(args)
+    paths = _models(args.model_paths, len(texts))
     check_writable(args.output_dir)
     for number, path in enumerate(paths):
         out = args.output_dir if len(paths) == 1 else args.output_dir / f"model_{number}"
@@ -112,13 +118,18 @@ def run(args: argparse.Namespace) -> None:
     print(f"Tables and pictures are in {args.output_dir}.")
 
 
-def _models(given: list[Path]) -> list[Path]:
+def _models(given: list[Path], columns: int) -> list[Path]:
     paths = find_models(given)
     if not paths:
         raise InputError(f"argument --model-paths: there is no .pt file in {given[0]}")
     for path in paths:
         if not is_diffpool_file(path):
             raise InputError(f"{str(path)!r} has no DiffPool levels, so it has no clusters")
+        if (number := components(path)) != columns:
+            raise UsageError(
+                f"argument --smiles-columns: must name {number}, because the model in "
+                f"{str(path)!r} is for so many, but {columns} is given"
+            )
     return paths
 
 

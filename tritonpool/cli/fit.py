@@ -26,6 +26,7 @@ from lightning.pytorch.strategies import DDPStrategy
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 from torch.utils.data import DataLoader
 
+from tritonpool.backend import use_backend
 from tritonpool.chemprop import DiffPoolMPNN, DiffPoolMulticomponentMPNN
 from tritonpool.chemprop.convert import to_diffpool
 from tritonpool.chemprop.message_passing import DiffPoolMixin
@@ -96,12 +97,13 @@ def try_out(model: MPNN, data: Prepared) -> None:
     InputError
         If it does not fit the data.
     """
-    # a copy, because models share the transforms of the data, which act in evaluation only
+    # A copy, because models share the transforms of the data, which act in evaluation only. It
+    # stays on the CPU, where a backend that was asked for need not run.
     model, collate = copy.deepcopy(model).eval(), data.train_loader.collate_fn
     try:
         batch = next(iter(DataLoader(data.train, batch_size=2, collate_fn=collate)))
         bmg, V_d, X_d, targets, *rest = batch
-        with torch.no_grad():
+        with torch.no_grad(), use_backend("auto"):
             predicted = model.predictor.train_step(model.fingerprint(bmg, V_d, X_d))
             if predicted.shape[1] != targets.shape[1]:
                 raise ValueError(
