@@ -237,7 +237,15 @@ def main() -> None:
     parser.add_argument("--patience", type=int, default=15, help="of early stopping")
     parser.add_argument("--batch-size", type=int, default=64)
     parser.add_argument("--train-size", type=int, help="training molecules of each split")
-    parser.add_argument("--models", nargs="+", default=[*BASELINES, *POOLED], choices=list(MODELS))
+    parser.add_argument(
+        "--models",
+        nargs="+",
+        default=[*BASELINES, *POOLED],
+        choices=list(MODELS),
+        metavar="MODEL",
+        help=f"some of {'; '.join([*BASELINES, *POOLED])} (default: all of these); what pools also "
+        "with ', sums' or ', normalized' behind its name",
+    )
     parser.add_argument("--seeds", type=int, nargs="+", default=[42, 43, 44, 45, 46])
     parser.add_argument("--jobs", type=int, default=1, help="trainings at a time")
     parser.add_argument("--output", type=Path, default=Path("accuracy-results"))
