@@ -41,6 +41,11 @@ def write_table(path: Path, number: int = 40, **columns: Callable[[int, str], ob
     return path
 
 
+def write_pairs(path: Path) -> Path:
+    """Twenty rows with two columns of molecules, ``smiles`` and ``other``, and the target ``y``."""
+    return write_table(path, 20, other=lambda row, text: "C" * (row + 2), y=lambda row, text: row)
+
+
 def train(data: Path, output: Path, *words: object, small: Sequence[str] = SMALL + SHORT) -> int:
     """Run ``tritonpool train`` on a table and return its exit code."""
     return tritonpool("train", "-i", data, "-o", output, *small, *words)

@@ -10,7 +10,7 @@ import torch
 from chemprop.data import BatchMolGraph
 from chemprop.featurizers import SimpleMoleculeMolGraphFeaturizer
 from chemprop.models import MPNN
-from cli_tools import train, tritonpool, write_table
+from cli_tools import train, tritonpool, write_pairs, write_table
 from rdkit import Chem
 
 
@@ -89,9 +89,7 @@ def test_every_model_of_an_ensemble_gets_a_folder(tmp_path, data):
 
 
 def test_two_columns_of_molecules(tmp_path, capsys):
-    data = write_table(
-        tmp_path / "pairs.csv", 20, other=lambda row, text: "C" * (row + 2), y=lambda row, text: row
-    )
+    data = write_pairs(tmp_path / "pairs.csv")
     columns = ("--smiles-columns", "smiles", "other")
     words = (*columns, "--target-columns", "y")
     assert train(data, tmp_path / "model", *words) == 0

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from cli_tools import train, tritonpool, write_table
+from cli_tools import train, tritonpool, write_pairs, write_table
 from rdkit import Chem
 
 
@@ -86,9 +86,7 @@ def test_a_file_that_is_not_there(refused, data, option):
 
 @pytest.mark.parametrize("option", ["--checkpoint", "--from-foundation", "--model-frzn"])
 def test_a_model_of_two_columns(refused, data, tmp_path, option):
-    pairs = write_table(
-        tmp_path / "pairs.csv", 20, other=lambda row, text: "C" * (row + 2), y=lambda row, text: row
-    )
+    pairs = write_pairs(tmp_path / "pairs.csv")
     columns = ("-s", "smiles", "other", "--target-columns", "y")
     assert train(pairs, tmp_path / "first", *columns) == 0
     best = tmp_path / "first" / "model_0" / "best.pt"
@@ -100,9 +98,7 @@ def test_a_model_of_two_columns(refused, data, tmp_path, option):
 
 def test_a_foundation_of_one_column_serves_two(data, tmp_path):
     assert train(data, tmp_path / "first") == 0
-    pairs = write_table(
-        tmp_path / "pairs.csv", 20, other=lambda row, text: "C" * (row + 2), y=lambda row, text: row
-    )
+    pairs = write_pairs(tmp_path / "pairs.csv")
     best = tmp_path / "first" / "model_0" / "best.pt"
     words = ("-s", "smiles", "other", "--target-columns", "y", "--from-foundation", best)
     assert train(pairs, tmp_path / "second", *words) == 0

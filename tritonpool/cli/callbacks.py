@@ -59,10 +59,11 @@ class Generators(Callback):
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Stop at once if the patience had run out when the checkpoint was written."""
         for callback in trainer.callbacks:
-            if isinstance(callback, EarlyStopping):
-                waited = callback.wait_count  # 0 in a new training, even with no patience at all
-                if waited and waited >= callback.patience:
-                    trainer.should_stop = True
+            # a new training has waited for nothing yet, even if it has no patience at all
+            if isinstance(callback, EarlyStopping) and (
+                callback.wait_count >= max(1, callback.patience)
+            ):
+                trainer.should_stop = True
 
     def restore_sampler(self, state_dict: dict[str, Any]) -> None:
         """Put back the sampler only."""

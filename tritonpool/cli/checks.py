@@ -14,17 +14,15 @@ from chemprop.cli.train import FoundationModels
 from lightning.pytorch.accelerators import AcceleratorRegistry
 
 from tritonpool.backend import choose_backend
-from tritonpool.chemprop.message_passing import DiffPoolMixin
 from tritonpool.cli.errors import InputError, UsageError
 from tritonpool.cli.options import flag
+from tritonpool.cli.saved import saved_encoder
 
 __all__ = [
     "check_components",
     "check_options",
     "check_output",
     "check_writable",
-    "components",
-    "is_diffpool_file",
     "model_with_own_pooling",
     "on_gpu",
     "output_folder",
@@ -36,6 +34,15 @@ ATOM_OR_BOND = (
     "constraints_path",
     "constraints_to_targets",
     "bond_descriptors_path",
+)
+
+FILES = (
+    "splits_file",
+    "descriptors_path",
+    "model_frzn",
+    "atom_features_path",
+    "atom_descriptors_path",
+    "bond_features_path",
 )
 
 # the tasks of those losses that not every task has the outputs for
@@ -82,13 +89,11 @@ def check_options(args: argparse.Namespace) -> None:
         for path in getattr(args, name) or []:
             if not path.exists():
                 raise InputError(f"argument {flag(name)}: {str(path)!r} does not exist")
-    for name in ("splits_file", "descriptors_path", "model_frzn"):
-        path = getattr(args, name)
-        if path is not None and not Path(path).is_file():
-            raise InputError(f"argument {flag(name)}: there is no file {str(path)!r}")
-    for name in ("atom_features_path", "atom_descriptors_path", "bond_features_path"):
-        for path in (getattr(args, name) or {}).values():
-            if not path.is_file():
+    for name in FILES:
+        given = getattr(args, name)
+        # those of atoms and bonds have a file for each column
+        for path in given.values() if isinstance(given, dict) else [given]:
+            if path is not None and not Path(path).is_file():
                 raise InputError(f"argument {flag(name)}: there is no file {str(path)!r}")
     if args.checkpoint and not find_models(args.checkpoint):
         raise InputError(f"argument --checkpoint: there is no .pt file in {args.checkpoint[0]}")
@@ -213,23 +218,14 @@ def model_with_own_pooling(args: argparse.Namespace) -> str | None:
         return f"--checkpoint {args.checkpoint[0]}"
     if args.model_frzn is not None:
         return f"--model-frzn {args.model_frzn}"
+    file = _foundation_file(args)
+    return f"--from-foundation {file}" if file is not None and saved_encoder(file).pools else None
+
+
+def _foundation_file(args: argparse.Namespace) -> str | None:
+    """The file that ``--from-foundation`` names, if it names one and no published model."""
     name = args.from_foundation
-    if name is None or name.upper() in FoundationModels.keys() or not is_diffpool_file(name):
-        return None
-    return f"--from-foundation {name}"
-
-
-def is_diffpool_file(path: str | Path) -> bool:
-    """Whether a .pt or .ckpt file holds a model with DiffPool levels.
-
-    Raises
-    ------
-    InputError
-        If the file cannot be read as a model of chemprop.
-    """
-    settings = _encoder_settings(path)
-    blocks = settings.get("blocks", [settings])
-    return any(issubclass(block["cls"], DiffPoolMixin) for block in blocks)
+    return None if name is None or name.upper() in FoundationModels.keys() else name
 
 
 def check_components(args: argparse.Namespace) -> None:
@@ -242,34 +238,14 @@ def check_components(args: argparse.Namespace) -> None:
     """
     columns = len(args.smiles_columns or []) + len(args.reaction_columns or []) or 1
     named = [("checkpoint", path) for path in find_models(args.checkpoint or [])]
-    named += [("model_frzn", args.model_frzn)] if args.model_frzn is not None else []
-    if args.from_foundation and args.from_foundation.upper() not in FoundationModels.keys():
-        named.append(("from_foundation", args.from_foundation))
+    named += [("model_frzn", args.model_frzn), ("from_foundation", _foundation_file(args))]
     for name, path in named:
-        found = components(path)
+        if path is None:
+            continue
+        found = saved_encoder(path).components
         # a foundation for one column serves all
         if found != columns and not (name == "from_foundation" and found == 1):
             raise InputError(
                 f"argument {flag(name)}: the model in {str(path)!r} is for {found} columns of "
                 f"molecules or reactions, but the data has {columns}"
             )
-
-
-def components(path: str | Path) -> int:
-    """How many columns of molecules or reactions the model in a file is for.
-
-    Raises
-    ------
-    InputError
-        If the file cannot be read as a model of chemprop.
-    """
-    settings = _encoder_settings(path)
-    return settings.get("n_components") or len(settings.get("blocks", [settings]))
-
-
-def _encoder_settings(path: str | Path) -> dict:
-    """The settings of the message passing in a model file."""
-    try:
-        return torch.load(path, "cpu", weights_only=False)["hyper_parameters"]["message_passing"]
-    except Exception as error:
-        raise InputError(f"{str(path)!r} is not a model that chemprop can load: {error}") from error

@@ -23,15 +23,10 @@ from rdkit import Chem, rdBase
 from torch.utils.data import DataLoader
 
 from tritonpool.chemprop.message_passing import DiffPoolMixin
-from tritonpool.cli.checks import (
-    check_writable,
-    components,
-    is_diffpool_file,
-    on_gpu,
-    output_folder,
-)
+from tritonpool.cli.checks import check_writable, on_gpu, output_folder
 from tritonpool.cli.errors import InputError, UsageError
 from tritonpool.cli.ranges import whole_number
+from tritonpool.cli.saved import saved_encoder
 from tritonpool.cli.tables import check_files, smiles_by_column, unreadable_text
 from tritonpool.clusters.measures import Measures, atom_kinds, mean_measures, measure
 from tritonpool.clusters.pictures import draw_clusters, page
@@ -109,10 +104,11 @@ def run(args: argparse.Namespace) -> None:
     texts = smiles_by_column(args)
     paths = _models(args.model_paths, len(texts))
     check_writable(args.output_dir)
+    loader = _loader(args, texts)
     for number, path in enumerate(paths):
         out = args.output_dir if len(paths) == 1 else args.output_dir / f"model_{number}"
         with output_folder(out):
-            found = list(_pooled(args, path, texts))
+            found = list(_pooled(args, path, loader, texts))
             _write(found, out, args.pictures)
         print(f"{path}\n\n{_table(found)}\n")
     print(f"Tables and pictures are in {args.output_dir}.")
@@ -123,21 +119,24 @@ def _models(given: list[Path], columns: int) -> list[Path]:
     if not paths:
         raise InputError(f"argument --model-paths: there is no .pt file in {given[0]}")
     for path in paths:
-        if not is_diffpool_file(path):
+        saved = saved_encoder(path)
+        if not saved.pools:
             raise InputError(f"{str(path)!r} has no DiffPool levels, so it has no clusters")
-        if (number := components(path)) != columns:
+        if saved.components != columns:
             raise UsageError(
-                f"argument --smiles-columns: must name {number}, because the model in "
+                f"argument --smiles-columns: must name {saved.components}, because the model in "
                 f"{str(path)!r} is for so many, but {columns} is given"
             )
     return paths
 
 
-def _pooled(args: argparse.Namespace, path: Path, texts: dict[str, list[str]]) -> Iterator[Pooled]:
+def _pooled(
+    args: argparse.Namespace, path: Path, loader: DataLoader, texts: dict[str, list[str]]
+) -> Iterator[Pooled]:
     """The clusters of a model, level by level of every molecule."""
     several = len(texts) > 1
     model = load_model(path, several).eval()
-    loader = check_featurizer_matches_model(_loader(args, texts), model)
+    loader = check_featurizer_matches_model(loader, model)
     datasets = loader.dataset.datasets if several else [loader.dataset]
     blocks = model.message_passing.blocks if several else [model.message_passing]
     device = torch.device("cuda" if on_gpu(args) else "cpu")

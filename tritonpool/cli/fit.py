@@ -31,10 +31,10 @@ from tritonpool.chemprop import DiffPoolMPNN, DiffPoolMulticomponentMPNN
 from tritonpool.chemprop.convert import to_diffpool
 from tritonpool.chemprop.message_passing import DiffPoolMixin
 from tritonpool.cli.callbacks import Checkpoints, Generators, History, SameData
-from tritonpool.cli.checks import is_diffpool_file
 from tritonpool.cli.data import Prepared, model_paths
 from tritonpool.cli.errors import InputError
 from tritonpool.cli.options import settings_from
+from tritonpool.cli.saved import saved_encoder
 
 __all__ = ["Fitted", "fit_replicate", "is_finished", "make_model", "trainer_options", "try_out"]
 
@@ -70,7 +70,7 @@ def make_model(args: argparse.Namespace, data: Prepared, index: int) -> MPNN:
             return model
         return to_diffpool(model, settings)
     multi = isinstance(data.train, MulticomponentDataset)
-    if is_diffpool_file(paths[index]):
+    if saved_encoder(paths[index]).pools:
         cls = DiffPoolMulticomponentMPNN if multi else DiffPoolMPNN
     else:
         cls = MulticomponentMPNN if multi else MPNN
