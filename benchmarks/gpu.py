@@ -4,8 +4,11 @@ Every case is first compared with the ``sparse`` backend in float64 on the CPU a
 runs must agree bitwise, and the replay of a CUDA graph with a call). Then forward and backward are
 timed by events over inputs that take turns, so that the cache is cold, with all that depends on
 integers made beforehand; and replayed from a CUDA graph. PyG has no such plan: its rows, and those
-of ours "with the plan", make what they need in the timed call. Rows are added to a CSV file after
-each case, with chip, driver, versions and commit; a way that fails leaves a row without times.
+of ours "with the plan", make what they need in the timed call. The floor is the time of the bytes
+that must move (:func:`benchmarks.limits.work`) at the speed of a large copy, or that of one launch
+in a CUDA graph, measured in the same run. Rows are added to a CSV file after each case, with chip,
+driver, versions and commit; a way that fails leaves a row without times. The kernels that one
+forward and backward with losses launches have rows of their own, timed by torch's profiler.
 """
 
 from __future__ import annotations
@@ -15,16 +18,19 @@ import csv
 import statistics
 import sys
 import time
+from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from benchmarks.inputs import Inputs, leaves, make_inputs
+from benchmarks.limits import work
 from benchmarks.machine import machine
-from benchmarks.peers import pyg_einsum, pyg_einsum_compiled
+from benchmarks.peers import Peer, pyg_einsum, pyg_einsum_compiled, tritonpool_op
 from tritonpool import Graph, coarsen, use_backend
 from tritonpool.losses import assignment_losses
 from tritonpool.planning import coarse_plan
@@ -34,6 +40,7 @@ __all__ = ["CASES", "check", "main", "prepare", "time_rotated"]
 CASES = {
     "64 molecules": {"number": 64},
     "64 molecules, ratio 0.25": {"number": 64, "ratio": 0.25},
+    "1 molecule": {"number": 1},
     "64 molecules, bfloat16": {"number": 64, "dtype": torch.bfloat16},
     "4096 molecules": {"number": 4096},
     "4096 molecules, bfloat16": {"number": 4096, "dtype": torch.bfloat16},
@@ -79,7 +86,9 @@ def prepare(inputs: Inputs, losses: bool, edges: bool) -> tuple[Callable, dict[s
         wanted = [S, x, F] if edges else [S, x]
         grads = torch.autograd.grad(outputs, wanted, given)
         held.update(zip(("dS", "dX", "dF"), grads, strict=False))
-        held.update(zip(("X'", "W", "F'", "link", "entropy"), outputs, strict=False))
+        # detached, lest they keep nodes of autograd that belong to the stream of an earlier call
+        values = [value.detach() for value in outputs]
+        held.update(zip(("X'", "W", "F'", "link", "entropy"), values, strict=False))
 
     return run, held
 
@@ -157,7 +166,12 @@ def _captured(run: Callable, held: dict[str, Tensor]) -> Callable:
     graph.replay()
     for name, value in expected.items():
         _same(name, held[name], value, "a call and a replay")
-    return graph.replay
+
+    def replay() -> None:
+        graph.replay()
+
+    replay.keeps = run, held  # the graph reads and writes their memory
+    return replay
 
 
 def _copies(inputs: Inputs, device: str) -> int:
@@ -179,6 +193,17 @@ def _planning(inputs: Inputs) -> Callable:
     return run
 
 
+def _sparse(inputs: Inputs) -> Callable:
+    """The same with the other backend, the plan made beforehand."""
+    op, _ = prepare(inputs, True, True)
+
+    def run() -> None:
+        with use_backend("sparse"):
+            op()
+
+    return run
+
+
 def _peer(peer: Callable, inputs: Inputs) -> Callable:
     def run() -> None:
         outputs = peer(inputs)
@@ -187,10 +212,66 @@ def _peer(peer: Callable, inputs: Inputs) -> Callable:
     return run
 
 
+@cache
+def _bytes_per_ms() -> float:
+    """The speed of a copy of 2 GiB, bytes read and written."""
+    source = torch.ones(2**30, dtype=torch.uint8, device="cuda")
+    target = torch.empty_like(source)
+    times = time_rotated([lambda: target.copy_(source)], "cuda", 20)
+    return 2 * source.nbytes / statistics.median(times)
+
+
+@cache
+def _launch_ms() -> float:
+    """One kernel that does next to nothing, replayed from a CUDA graph."""
+    value = torch.zeros(1, device="cuda")
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        value.add_(1)
+    return statistics.median(time_rotated([graph.replay], "cuda", 100))
+
+
+def floor_ms(inputs: Inputs, edges: bool) -> float:
+    """The least time of forward and backward of ``coarsen`` on the GPU at hand."""
+    moved = work(inputs, Peer(tritonpool_op, bond_gradient=edges), "both").bytes
+    return max(moved / _bytes_per_ms(), _launch_ms())
+
+
+def kernel_times(runs: list[Callable], rounds: int = 20) -> dict[str, tuple[float, float]]:
+    """Launches and milliseconds of each kernel in one call, on a GPU."""
+    activities = [torch.profiler.ProfilerActivity.CUDA]
+    with torch.profiler.profile(activities=activities) as profile:
+        for i in range(rounds):
+            runs[i % len(runs)]()
+        torch.cuda.synchronize()
+    found = defaultdict(lambda: (0.0, 0.0))
+    for event in profile.events():
+        if event.device_type == torch.autograd.DeviceType.CUDA:
+            count, spent = found[event.name]
+            found[event.name] = count + 1 / rounds, spent + event.device_time / 1e3 / rounds
+    return dict(sorted(found.items(), key=lambda item: -item[1][1]))
+
+
+def _kernel_rows(name: str, copies: list[Inputs]) -> list[dict]:
+    times = kernel_times([prepare(made, True, True)[0] for made in copies])
+    total = sum(count for count, _ in times.values()), sum(spent for _, spent in times.values())
+    return [
+        {
+            **_EMPTY,
+            "case": name,
+            "way": f"kernel {kernel[:60]}",
+            "ms": round(spent, 5),
+            "launches": round(count, 2),
+        }
+        for kernel, (count, spent) in [("all", total), *times.items()]
+    ]
+
+
 def measure(name: str, inputs: Inputs, device: str, rounds: int) -> list[dict]:
     """The rows of one case: ours eager and captured, with and without losses and gradient of the
-    bond features, ours with the plan, and PyG with an einsum."""
+    bond features, ours with the plan, the sparse backend, and PyG with an einsum."""
     copies = [_on(inputs, device) for _ in range(_copies(inputs, device))]
+    floors = {e: floor_ms(inputs, e) if device == "cuda" else None for e in (False, True)}
     ways: dict[str, Callable[[], list[Callable]]] = {}
     for losses, edges in ((False, True), (False, False), (True, True)):
         words = ", ".join(["coarsen"] + ["losses"] * losses + ["no gradient of F"] * (not edges))
@@ -205,15 +286,28 @@ def measure(name: str, inputs: Inputs, device: str, rounds: int) -> list[dict]:
         if device == "cuda":
             ways[words + ", CUDA graph"] = captured
     ways["coarsen, losses, with the plan"] = lambda: [_planning(made) for made in copies]
+    if device == "cuda":
+        ways["coarsen, losses, sparse backend"] = lambda: [_sparse(made) for made in copies]
     ways["PyG + einsum"] = lambda: [_peer(pyg_einsum, made) for made in copies]
     if device == "cuda":
         ways["PyG + einsum, compiled"] = lambda: [_peer(pyg_einsum_compiled, m) for m in copies]
-    return [_row(name, way, make, device, rounds) for way, make in ways.items()]
+    rows = [_row(name, way, make, device, rounds) for way, make in ways.items()]
+    for row in rows:
+        floor = floors["no gradient of F" not in row["way"]]
+        if floor and row["ms"] and row["way"].startswith("coarsen"):
+            row["floor_ms"] = round(floor, 5)
+            row["over_floor"] = round(row["ms"] / floor, 2)
+    return rows + (_kernel_rows(name, copies) if device == "cuda" else [])
+
+
+_EMPTY = dict.fromkeys(
+    ("case", "way", "ms", "p20", "p80", "floor_ms", "over_floor", "launches", "error")
+)
 
 
 def _row(name: str, way: str, make: Callable, device: str, rounds: int) -> dict:
     """Median and quantiles, or what went wrong: a peer may well need more memory than there is."""
-    row = {"case": name, "way": way, "ms": None, "p20": None, "p80": None, "error": ""}
+    row = {**_EMPTY, "case": name, "way": way, "error": ""}
     try:
         times = sorted(time_rotated(make(), device, rounds))
     except RuntimeError as error:  # out of memory is one, too
@@ -233,6 +327,15 @@ def _add(path: Path, rows: list[dict]) -> None:
         if new:
             writer.writeheader()
         writer.writerows(rows)
+
+
+def _words(row: dict) -> str:
+    if row["launches"] is not None:
+        return f"{row['ms']:9.4f} ms in {row['launches']:g} launches"
+    if row["error"]:
+        return row["error"]
+    floor = f", {row['over_floor']:.2f} x the floor" if row["over_floor"] else ""
+    return f"{row['ms']:9.4f} ms ({row['p20']:.4f} to {row['p80']:.4f}){floor}"
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -256,8 +359,7 @@ def main(arguments: list[str] | None = None) -> int:
         print(name, {key: f"{value:.1e}" for key, value in errors.items()}, flush=True)
         found = measure(name, inputs, args.device, args.rounds)
         for row in found:
-            times = "{ms:9.4f} ms ({p20:.4f} to {p80:.4f})"
-            print(f"  {row['way']:45}", row["error"] or times.format(**row), flush=True)
+            print(f"  {row['way']:45}", _words(row), flush=True)
             failed |= bool(row["error"]) and not row["way"].startswith("PyG")
         _add(args.output, [{**row, "device": args.device, **where} for row in found])
     print(f"largest error over what is allowed: {worst:.2f}")

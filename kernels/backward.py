@@ -10,13 +10,13 @@ from tritonpool.coarse_plan import CoarsePlan
 from tritonpool.dtypes import accumulate_in
 from tritonpool.plan import Plan
 
-from .coarsen import edge_arguments, is_wide
+from .coarsen import edge_arguments, is_wide, unit
 from .coarsen_grad import (
     coarsen_bwd_assignment_kernel,
     coarsen_bwd_features_kernel,
     weight_grad_kernel,
 )
-from .launch import launch, ready, target_of
+from .launch import beside, launch, ready, target_of
 from .node_grad import node_grad
 from .pool import lift, pool
 from .precision import TRITON, widen
@@ -68,7 +68,9 @@ def _edge_grads(
         HAS_F=C > 0,
         WIDE=is_wide(C, tile),
         NEED_W=need_w,
-        **edge_arguments(S, C, w, plan, coarse, acc, tile),
+        C=C,
+        UNIT=unit(C),
+        **edge_arguments(S, w, plan, coarse, acc),
     )
     if not need_w:
         return (out, into), width, None
@@ -80,8 +82,6 @@ def _edge_grads(
         (items.shape[0],),
         tile,
         items_ptr=items,
-        edge_ptr=plan.edge_ptr,
-        cluster_ptr=coarse.plan.node_ptr,
         R_ptr=share,
         dw_ptr=dw,
         E=E,
@@ -115,7 +115,9 @@ def _feature_grad(
         dFc_ptr=dFc,
         dF_ptr=dF,
         EPS=eps,
-        **edge_arguments(S, C, w, plan, coarse, acc, tile),
+        C=C,
+        UNIT=unit(C),
+        **edge_arguments(S, w, plan, coarse, acc),
     )
     return dF
 
@@ -142,6 +144,13 @@ def coarsen_bwd(
     given = widen(acc, S, X, F, w, W, Fc, dXc, dW, dFc)
     S, X, F, w, W, Fc, dXc, dW, dFc = map(ready, given)
     dS = dX = dF = dw = None
+    with beside(S, need_F or need_X) as join:
+        if need_F and dFc is None:
+            dF = torch.zeros_like(F)
+        elif need_F:
+            dF = _feature_grad(dFc, S, F, w, W, plan, coarse, eps, acc)
+        if need_X:
+            dX = torch.zeros_like(X) if dXc is None else lift(S, dXc, plan, coarse, acc, X.dtype)
     edges, width = None, 1
     if (dW is not None or dFc is not None) and (need_S or need_w):
         edges, width, dw = _edge_grads(
@@ -149,15 +158,10 @@ def coarsen_bwd(
         )  # fmt: skip
     elif need_w:
         dw = torch.zeros_like(w)
-    if need_F:
-        dF = torch.zeros_like(F)
-        if dFc is not None:
-            dF = _feature_grad(dFc, S, F, w, W, plan, coarse, eps, acc)
-    if need_X:
-        dX = torch.zeros_like(X) if dXc is None else lift(S, dXc, plan, coarse, acc, X.dtype)
     if need_S:
         nodes = None if dXc is None else (X, dXc)
         dS = node_grad(S, nodes, edges, width, plan, coarse, acc)
+    join()
     return tuple(
         None if grad is None else grad.to(dtype)
         for grad, dtype in zip((dS, dX, dF, dw), dtypes, strict=True)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 import triton
 import triton.language as tl
@@ -11,34 +13,16 @@ from tritonpool.coarse_plan import CoarsePlan
 from tritonpool.dtypes import accumulate_in, weight_dtype
 from tritonpool.plan import Plan
 
-from .launch import launch, ready, target_of
+from .launch import beside, launch, ready, target_of
+from .loads import load_ends, load_rows, load_weights
 from .pool import pool
 from .precision import TRITON, convert, dot, widen
 from .tiles import Tile, tile_for
-from .work import check_sizes, pair_tiles
+from .work import check_sizes, pair_tiles, read_item
 
 __all__ = ["coarsen_fwd"]
 
-UNALIGNED = (
-    "items_ptr", "node_ptr", "edge_ptr", "cluster_ptr", "pair_ptr", "src_ptr", "dst_ptr", "w_ptr"
-)  # fmt: skip
-
-
-@triton.jit
-def load_rows(S_ptr, i, p, K, EVEN_K: tl.constexpr, ACC: tl.constexpr):
-    """``S[i, p]`` for broadcastable ``i`` and ``p``. Columns beyond a graph's clusters are zero,
-    so only the end of a row needs a mask."""
-    if EVEN_K:
-        return convert(tl.load(S_ptr + i * K + p), ACC)
-    return convert(tl.load(S_ptr + i * K + p, (p < K) & (i >= 0), 0.0), ACC)
-
-
-@triton.jit
-def load_weights(w_ptr, e, valid, HAS_W: tl.constexpr, ACC: tl.constexpr):
-    """The weight of each edge, 0 for the padding of the last tile."""
-    if HAS_W:
-        return convert(tl.load(w_ptr + e, valid, 0.0), ACC)
-    return valid.to(ACC)
+UNALIGNED = "items_ptr", "src_ptr", "dst_ptr", "w_ptr"
 
 
 @triton.jit
@@ -54,11 +38,7 @@ def pair_rows(p0, q0, c, drop, BP: tl.constexpr, BQ: tl.constexpr):
 
 @triton.jit(do_not_specialize=("K", "C", "drop"), do_not_specialize_on_alignment=UNALIGNED)
 def coarsen_fwd_kernel(
-    items_ptr,  # [T, 3] graph, first p, first q
-    node_ptr,  # [G + 1] first node of each graph
-    edge_ptr,  # [G + 1] first edge of each graph
-    cluster_ptr,  # [G + 1] first cluster of each graph
-    pair_ptr,  # [G + 1] first coarse edge of each graph
+    items_ptr,  # [T, COLUMNS] with first p and first q
     src_ptr,  # [E]
     dst_ptr,  # [E]
     S_ptr,  # [V, K]
@@ -74,7 +54,7 @@ def coarsen_fwd_kernel(
     HAS_W: tl.constexpr,
     WIDE: tl.constexpr,
     EVEN_K: tl.constexpr,
-    EVEN_C: tl.constexpr,
+    UNIT: tl.constexpr,
     ACC: tl.constexpr,
     PRECISION: tl.constexpr,
     BP: tl.constexpr,
@@ -85,23 +65,17 @@ def coarsen_fwd_kernel(
     """``W[p, q] = sum_e w S[u, p] S[v, q]`` and ``Fc = (sum_e w S[u, p] S[v, q] F) / max(W, eps)``.
 
     A program owns BP x BQ pairs of one graph and BC features. The weight products are the left
-    operand of the product with F, whose free column C (not WIDE) holds ones and so gives W.
+    operand of the product with F, whose free column C (not WIDE) holds ones and so gives W; without
+    a free column W is a product of its own.
     """
-    item = items_ptr + tl.program_id(0).to(tl.int64) * 3
-    g = tl.load(item)
-    p0 = tl.load(item + 1).to(tl.int32)
-    q0 = tl.load(item + 2).to(tl.int32)
+    _, p0, q0, first, _, first_edge, m, _, c, first_pair = read_item(items_ptr)
+    p0, q0 = tl.multiple_of(p0, BP), tl.multiple_of(q0, BQ)
     p = p0 + tl.arange(0, BP)
     q = q0 + tl.arange(0, BQ)
     f = tl.program_id(1) * BC + tl.arange(0, BC)
     if EVEN_K:
-        K = tl.multiple_of(K, 16)
-    if EVEN_C:
-        C = tl.multiple_of(C, 4)
-    first = tl.load(node_ptr + g)
-    first_edge = tl.load(edge_ptr + g)
-    m = (tl.load(edge_ptr + g + 1) - first_edge).to(tl.int32)
-    c = (tl.load(cluster_ptr + g + 1) - tl.load(cluster_ptr + g)).to(tl.int32)
+        K = K // 16 * 16
+    C = C // UNIT * UNIT
     S_ptr += first * K
     F_ptr += first_edge * C
     src_ptr += first_edge
@@ -109,31 +83,37 @@ def coarsen_fwd_kernel(
     w_ptr += first_edge
 
     acc = tl.zeros((BP * BQ, BC), ACC)
-    total = tl.zeros((BP * BQ,), ACC)
+    totals = tl.zeros((BP * BQ, 16), ACC)
+    ones = tl.full((BE, 16), 1.0, ACC)
+    e = tl.minimum(tl.arange(0, BE), m - 1)  # padding repeats the last edge with weight 0
+    u, v = load_ends(src_ptr, dst_ptr, e, first)
     for e0 in tl.range(0, m, BE, num_stages=1):
-        e = e0 + tl.arange(0, BE)
-        valid = e < m
-        e = tl.minimum(e, m - 1)  # padding repeats the last edge with weight 0
-        u = (tl.load(src_ptr + e) - first).to(tl.int32)
-        v = (tl.load(dst_ptr + e) - first).to(tl.int32)
+        # Loads are issued in this order, and the rows of S wait for u and v: first what waits for
+        # nothing, and the ends of the next edges.
+        valid = e0 + tl.arange(0, BE) < m
         w = load_weights(w_ptr, e, valid, HAS_W, ACC)
+        if HAS_F:
+            feature = tl.load(F_ptr + e[:, None] * C + f[None, :], (f < C)[None, :], 0.0)
+        e = tl.minimum(e0 + BE + tl.arange(0, BE), m - 1)
+        next_u, next_v = load_ends(src_ptr, dst_ptr, e, first)
         su = load_rows(S_ptr, u[None, :], p[:, None], K, EVEN_K, ACC) * w[None, :]  # [BP, BE]
         sv = load_rows(S_ptr, v[None, :], q[:, None], K, EVEN_K, ACC)  # [BQ, BE]
         x = tl.reshape(su[:, None, :] * sv[None, :, :], (BP * BQ, BE))
         if HAS_F:
-            feature = convert(
-                tl.load(F_ptr + e[:, None] * C + f[None, :], (f < C)[None, :], 0.0), ACC
-            )
+            feature = convert(feature, ACC)
             if not WIDE:
                 feature = tl.where((f == C)[None, :], 1.0, feature)  # [BE, BC]
             acc = dot(x, feature, acc, PRECISION)
         if WIDE or not HAS_F:
-            total += tl.sum(x, 1)
+            totals = dot(x, ones, totals, PRECISION)
+        u, v = next_u, next_v
     if HAS_F and not WIDE:
         total = tl.sum(tl.where((f == C)[None, :], acc, 0.0), 1)
+    else:
+        total = tl.sum(tl.where((tl.arange(0, 16) == 0)[None, :], totals, 0.0), 1)
 
     row, exists = pair_rows(p0, q0, c, drop, BP, BQ)
-    base = tl.load(pair_ptr + g) + p0 * (c - drop)
+    base = first_pair + p0 * (c - drop)
     if tl.program_id(1) == 0:
         tl.store(W_ptr + base + row, convert(total, W_ptr.dtype.element_ty), exists)
     if HAS_F:
@@ -147,32 +127,25 @@ def is_wide(C: int, tile: Tile) -> bool:
     return tile.blocks["BC"] <= C
 
 
+def unit(C: int) -> int:
+    """How many features of a row can be loaded at once."""
+    return math.gcd(C, 4) if C else 1
+
+
 def edge_arguments(
-    S: Tensor,
-    C: int,
-    w: Tensor | None,
-    plan: Plan,
-    coarse: CoarsePlan,
-    acc: torch.dtype,
-    tile: Tile,
+    S: Tensor, w: Tensor | None, plan: Plan, coarse: CoarsePlan, acc: torch.dtype
 ) -> dict:
     """The arguments that the three edge kernels share."""
     K = S.shape[1]
     return {
-        "node_ptr": plan.node_ptr,
-        "edge_ptr": plan.edge_ptr,
-        "cluster_ptr": coarse.plan.node_ptr,
-        "pair_ptr": coarse.plan.edge_ptr,
         "src_ptr": plan.src,
         "dst_ptr": plan.dst,
         "S_ptr": S,
         "w_ptr": S if w is None else w,
         "K": K,
-        "C": C,
         "drop": int(coarse.drop_self_loops),
         "HAS_W": w is not None,
         "EVEN_K": K % 16 == 0,
-        "EVEN_C": is_wide(C, tile) and C % 4 == 0,
         "ACC": TRITON[acc],
     }
 
@@ -192,6 +165,8 @@ def coarsen_fwd(
     S, X, F, w = map(ready, widen(acc, S, X, F, w))
     C = 0 if F is None else F.shape[1]
     check_sizes(plan, coarse, max(S.shape[1], X.shape[1]), max(S.shape[1], C))
+    with beside(S) as join:
+        Xc = pool(S, X, plan, coarse, acc)
     pairs = coarse.plan.num_edges
     W = S.new_empty(pairs, dtype=weight_dtype(S, w))
     Fc = None if F is None else F.new_empty(pairs, C)
@@ -205,10 +180,13 @@ def coarsen_fwd(
         F_ptr=F if C else S,
         W_ptr=W,
         Fc_ptr=Fc if C else W,
+        C=C,
         EPS=eps,
         HAS_F=C > 0,
         WIDE=is_wide(C, tile),
-        **edge_arguments(S, C, w, plan, coarse, acc, tile),
+        # wide loads of large blocks go through shared memory, which takes longer than they save
+        UNIT=unit(C) if C < 16 else 1,
+        **edge_arguments(S, w, plan, coarse, acc),
     )
-    Fc = None if F is None else Fc.to(dtypes[1])
-    return pool(S, X, plan, coarse, acc).to(dtypes[0]), W, Fc
+    join()
+    return Xc.to(dtypes[0]), W, None if F is None else Fc.to(dtypes[1])

@@ -5,8 +5,10 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from .coarsen import UNALIGNED, load_rows, load_weights, pair_rows
+from .coarsen import UNALIGNED, pair_rows
+from .loads import columns_written, load_ends, load_rows, load_weights
 from .precision import convert, dot
+from .work import read_item
 
 __all__ = [
     "coarsen_bwd_assignment_kernel",
@@ -16,25 +18,23 @@ __all__ = [
 
 
 @triton.jit
-def mean_grad(
-    W_ptr, dFc_ptr, base, row, exists, f, C, EPS: tl.constexpr, ACC: tl.constexpr
-):  # fmt: skip
-    """The gradient w.r.t. the sum behind each mean: ``dFc / W``, and 0 where ``W <= eps``."""
-    weight = convert(tl.load(W_ptr + base + row, exists, 0.0), ACC)
-    counts = weight > tl.full((1,), EPS, ACC)
-    inverse = tl.where(counts, 1.0 / tl.where(counts, weight, 1.0), 0.0)
+def load_pairs(ptr, base, row, exists, f, C):
+    """Rows of coarse edges, zero where there is none."""
     mask = exists[:, None] & (f < C)[None, :]
-    dfc = convert(tl.load(dFc_ptr + base * C + row[:, None] * C + f[None, :], mask, 0.0), ACC)
-    return dfc * inverse[:, None]
+    return tl.load(ptr + base * C + row[:, None] * C + f[None, :], mask, 0.0)
+
+
+@triton.jit
+def inverse(weight, EPS: tl.constexpr, ACC: tl.constexpr):
+    """``1 / W``, and 0 where ``W <= eps``: through those means no gradient flows."""
+    weight = convert(weight, ACC)
+    counts = weight > tl.full((1,), EPS, ACC)
+    return tl.where(counts, 1.0 / tl.where(counts, weight, 1.0), 0.0)
 
 
 @triton.jit(do_not_specialize=("K", "C", "drop"), do_not_specialize_on_alignment=UNALIGNED)
 def coarsen_bwd_features_kernel(
-    items_ptr,  # [T, 3] graph, first edge, 0
-    node_ptr,  # [G + 1] first node of each graph
-    edge_ptr,  # [G + 1] first edge of each graph
-    cluster_ptr,  # [G + 1] first cluster of each graph
-    pair_ptr,  # [G + 1] first coarse edge of each graph
+    items_ptr,  # [T, COLUMNS] with first edge
     src_ptr,  # [E]
     dst_ptr,  # [E]
     S_ptr,  # [V, K]
@@ -48,7 +48,7 @@ def coarsen_bwd_features_kernel(
     EPS: tl.constexpr,
     HAS_W: tl.constexpr,
     EVEN_K: tl.constexpr,
-    EVEN_C: tl.constexpr,
+    UNIT: tl.constexpr,
     ACC: tl.constexpr,
     PRECISION: tl.constexpr,
     BP: tl.constexpr,
@@ -60,38 +60,38 @@ def coarsen_bwd_features_kernel(
 
     A program owns BE edges of one graph and BC features.
     """
-    item = items_ptr + tl.program_id(0).to(tl.int64) * 3
-    g = tl.load(item)
+    _, e0, _, first, _, first_edge, m, _, c, first_pair = read_item(items_ptr)
     f = tl.program_id(1) * BC + tl.arange(0, BC)
     if EVEN_K:
-        K = tl.multiple_of(K, 16)
-    if EVEN_C:
-        C = tl.multiple_of(C, 4)
-    first = tl.load(node_ptr + g)
-    first_edge = tl.load(edge_ptr + g)
-    m = (tl.load(edge_ptr + g + 1) - first_edge).to(tl.int32)
-    c = (tl.load(cluster_ptr + g + 1) - tl.load(cluster_ptr + g)).to(tl.int32)
-    first_pair = tl.load(pair_ptr + g)
+        K = K // 16 * 16
+    C = C // UNIT * UNIT
     S_ptr += first * K
-    e = tl.load(item + 1).to(tl.int32) + tl.arange(0, BE)
-    valid = e < m
-    e = tl.minimum(e, m - 1)
-    u = (tl.load(src_ptr + first_edge + e) - first).to(tl.int32)
-    v = (tl.load(dst_ptr + first_edge + e) - first).to(tl.int32)
+    valid = e0 + tl.arange(0, BE) < m
+    e = tl.minimum(e0 + tl.arange(0, BE), m - 1)
+    u, v = load_ends(src_ptr + first_edge, dst_ptr + first_edge, e, first)
     w = load_weights(w_ptr + first_edge, e, valid, HAS_W, ACC)
 
+    wide = (c + BQ - 1) // BQ
+    steps = wide * ((c + BP - 1) // BP)
+    row, exists = pair_rows(0, 0, c, drop, BP, BQ)
+    weight = tl.load(W_ptr + first_pair + row, exists, 0.0)
+    grad = load_pairs(dFc_ptr, first_pair, row, exists, f, C)  # [pairs, BC]
     acc = tl.zeros((BE, BC), ACC)
-    for p0 in tl.range(0, c, BP, num_stages=1):
-        p = p0 + tl.arange(0, BP)
+    for step in tl.range(0, steps, num_stages=1):
+        p0, q0 = (step // wide) * BP, (step % wide) * BQ
+        # Loads are issued in this order: those of the next block before this one is computed.
+        next_p, next_q = ((step + 1) // wide) * BP, ((step + 1) % wide) * BQ
+        row, exists = pair_rows(next_p, next_q, c, drop, BP, BQ)
+        base = first_pair + next_p * (c - drop)
+        next_weight = tl.load(W_ptr + base + row, exists, 0.0)
+        next_grad = load_pairs(dFc_ptr, base, row, exists, f, C)
+        p, q = p0 + tl.arange(0, BP), q0 + tl.arange(0, BQ)
         su = load_rows(S_ptr, u[:, None], p[None, :], K, EVEN_K, ACC)  # [BE, BP]
-        base = first_pair + p0 * (c - drop)
-        for q0 in tl.range(0, c, BQ, num_stages=1):
-            q = q0 + tl.arange(0, BQ)
-            sv = load_rows(S_ptr, v[:, None], q[None, :], K, EVEN_K, ACC)  # [BE, BQ]
-            row, exists = pair_rows(p0, q0, c, drop, BP, BQ)
-            grad = mean_grad(W_ptr, dFc_ptr, base, row, exists, f, C, EPS, ACC)  # [pairs, BC]
-            x = tl.reshape(su[:, :, None] * sv[:, None, :], (BE, BP * BQ))
-            acc = dot(x, grad, acc, PRECISION)
+        sv = load_rows(S_ptr, v[:, None], q[None, :], K, EVEN_K, ACC)  # [BE, BQ]
+        grad = convert(grad, ACC) * inverse(weight, EPS, ACC)[:, None]
+        x = tl.reshape(su[:, :, None] * sv[:, None, :], (BE, BP * BQ))
+        acc = dot(x, grad, acc, PRECISION)
+        weight, grad = next_weight, next_grad
 
     df_ptr = dF_ptr + first_edge * C + e[:, None] * C + f[None, :]
     mask = valid[:, None] & (f < C)[None, :]
@@ -100,11 +100,7 @@ def coarsen_bwd_features_kernel(
 
 @triton.jit(do_not_specialize=("E", "K", "C", "drop"), do_not_specialize_on_alignment=UNALIGNED)
 def coarsen_bwd_assignment_kernel(
-    items_ptr,  # [T, 3] graph, first edge, first q
-    node_ptr,  # [G + 1] first node of each graph
-    edge_ptr,  # [G + 1] first edge of each graph
-    cluster_ptr,  # [G + 1] first cluster of each graph
-    pair_ptr,  # [G + 1] first coarse edge of each graph
+    items_ptr,  # [T, COLUMNS] with first edge and first q
     src_ptr,  # [E]
     dst_ptr,  # [E]
     S_ptr,  # [V, K]
@@ -127,7 +123,7 @@ def coarsen_bwd_assignment_kernel(
     NEED_W: tl.constexpr,
     WIDE: tl.constexpr,
     EVEN_K: tl.constexpr,
-    EVEN_C: tl.constexpr,
+    UNIT: tl.constexpr,
     ACC: tl.constexpr,
     PRECISION: tl.constexpr,
     BP: tl.constexpr,
@@ -141,87 +137,91 @@ def coarsen_bwd_assignment_kernel(
 
     A program owns BE edges and BQ clusters of one graph.
     """
-    item = items_ptr + tl.program_id(0).to(tl.int64) * 3
-    g = tl.load(item)
-    q0 = tl.load(item + 2).to(tl.int32)
+    _, e0, q0, first, _, first_edge, m, _, c, first_pair = read_item(items_ptr)
+    q0 = tl.multiple_of(q0, BQ)
     q = q0 + tl.arange(0, BQ)
     f = tl.arange(0, BC)
     if EVEN_K:
-        K = tl.multiple_of(K, 16)
-    if EVEN_C:
-        C = tl.multiple_of(C, 4)
-    first = tl.load(node_ptr + g)
-    first_edge = tl.load(edge_ptr + g)
-    m = (tl.load(edge_ptr + g + 1) - first_edge).to(tl.int32)
-    c = (tl.load(cluster_ptr + g + 1) - tl.load(cluster_ptr + g)).to(tl.int32)
-    first_pair = tl.load(pair_ptr + g)
+        K = K // 16 * 16
+    C = C // UNIT * UNIT
     S_ptr += first * K
     F_ptr += first_edge * C
-    e = tl.load(item + 1).to(tl.int32) + tl.arange(0, BE)
-    valid = e < m
-    e = tl.minimum(e, m - 1)
-    u = (tl.load(src_ptr + first_edge + e) - first).to(tl.int32)
-    v = (tl.load(dst_ptr + first_edge + e) - first).to(tl.int32)
+    valid = e0 + tl.arange(0, BE) < m
+    e = tl.minimum(e0 + tl.arange(0, BE), m - 1)
+    u, v = load_ends(src_ptr + first_edge, dst_ptr + first_edge, e, first)
     w = load_weights(w_ptr + first_edge, e, valid, HAS_W, ACC)
-    sv = load_rows(S_ptr, v[:, None], q[None, :], K, EVEN_K, ACC)  # [BE, BQ]
     part = (q0 // BQ).to(tl.int64) * E + first_edge
     T_ptr += part * K
     U_ptr += first_edge * K
 
-    if HAS_F and not WIDE:
-        feature = convert(tl.load(F_ptr + e[:, None] * C + f[None, :], (f < C)[None, :], 0.0), ACC)
-        feature = tl.where((f == C)[None, :], 1.0, feature)  # [BE, BC]
+    # Loads are issued in the order they stand in, and the rows of S wait for u and v.
+    NARROW: tl.constexpr = HAS_F and not WIDE
+    row, exists = pair_rows(0, q0, c, drop, BP, BQ)
+    dw = tl.load(dW_ptr + first_pair + row, exists, 0.0)
+    if HAS_F:
+        weight = tl.load(W_ptr + first_pair + row, exists, 0.0)
+    if NARROW:
+        feature = tl.load(F_ptr + e[:, None] * C + f[None, :], (f < C)[None, :], 0.0)
+        grad = load_pairs(dFc_ptr, first_pair, row, exists, f, C)  # [pairs, BC]
+        fc = load_pairs(Fc_ptr, first_pair, row, exists, f, C)
+        feature = tl.where((f == C)[None, :], 1.0, convert(feature, ACC))  # [BE, BC]
+    sv = load_rows(S_ptr, v[:, None], q[None, :], K, EVEN_K, ACC)  # [BE, BQ]
+    written = columns_written(c, EVEN_K)
     into = tl.zeros((BE, BQ), ACC)
     weight_grad = tl.zeros((BE,), ACC)
     for p0 in tl.range(0, c, BP, num_stages=1):
         p = p0 + tl.arange(0, BP)
-        su = load_rows(S_ptr, u[:, None], p[None, :], K, EVEN_K, ACC)  # [BE, BP]
         base = first_pair + p0 * (c - drop)
-        row, exists = pair_rows(p0, q0, c, drop, BP, BQ)
-        dw = convert(tl.load(dW_ptr + base + row, exists, 0.0), ACC)
+        next_row, next_exists = pair_rows(p0 + BP, q0, c, drop, BP, BQ)
+        next_base = base + BP * (c - drop)
+        next_dw = tl.load(dW_ptr + next_base + next_row, next_exists, 0.0)
+        if HAS_F:
+            next_weight = tl.load(W_ptr + next_base + next_row, next_exists, 0.0)
+        if NARROW:
+            next_grad = load_pairs(dFc_ptr, next_base, next_row, next_exists, f, C)
+            next_fc = load_pairs(Fc_ptr, next_base, next_row, next_exists, f, C)
+        su = load_rows(S_ptr, u[:, None], p[None, :], K, EVEN_K, ACC)  # [BE, BP]
+        slope = convert(dw, ACC)
         y = tl.zeros((BE, BP * BQ), ACC)
         if HAS_F:
-            if WIDE:
+            over = inverse(weight, EPS, ACC)
+        if NARROW:
+            grad = convert(grad, ACC) * over[:, None]
+            slope -= tl.sum(grad * convert(fc, ACC), 1)
+            grad = tl.where((f == C)[None, :], slope[:, None], grad)
+            y = dot(feature, tl.trans(grad), y, PRECISION)
+            grad, fc = next_grad, next_fc
+        else:
+            if HAS_F:
                 for f0 in tl.range(0, C, BC, num_stages=1):
                     fs = f0 + f
-                    f_mask = (fs < C)[None, :]
-                    grad = mean_grad(W_ptr, dFc_ptr, base, row, exists, fs, C, EPS, ACC)
-                    fc_ptr = Fc_ptr + base * C + row[:, None] * C + fs[None, :]
-                    fc = convert(tl.load(fc_ptr, exists[:, None] & f_mask, 0.0), ACC)
-                    dw -= tl.sum(grad * fc, 1)
-                    feature = convert(
-                        tl.load(F_ptr + e[:, None] * C + fs[None, :], f_mask, 0.0), ACC
-                    )
-                    y = dot(feature, tl.trans(grad), y, PRECISION)
-                y += dw[None, :]
-            else:
-                grad = mean_grad(W_ptr, dFc_ptr, base, row, exists, f, C, EPS, ACC)
-                fc_ptr = Fc_ptr + base * C + row[:, None] * C + f[None, :]
-                fc = convert(tl.load(fc_ptr, exists[:, None] & (f < C)[None, :], 0.0), ACC)
-                dw -= tl.sum(grad * fc, 1)
-                grad = tl.where((f == C)[None, :], dw[:, None], grad)  # [pairs, BC]
-                y = dot(feature, tl.trans(grad), y, PRECISION)
-        else:
-            y += dw[None, :]
+                    wide = load_pairs(dFc_ptr, base, row, exists, fs, C)
+                    mean = load_pairs(Fc_ptr, base, row, exists, fs, C)
+                    part_of = tl.load(F_ptr + e[:, None] * C + fs[None, :], (fs < C)[None, :], 0.0)
+                    wide = convert(wide, ACC) * over[:, None]
+                    slope -= tl.sum(wide * convert(mean, ACC), 1)
+                    y = dot(convert(part_of, ACC), tl.trans(wide), y, PRECISION)
+            y += slope[None, :]
+        dw, row, exists = next_dw, next_row, next_exists
+        if HAS_F:
+            weight = next_weight
         y = tl.reshape(y, (BE, BP, BQ))
         out = tl.sum(y * sv[:, None, :], 2)  # [BE, BP]
         into += tl.sum(y * su[:, :, None], 1)
         t_ptr = T_ptr + e[:, None] * K + p[None, :]
-        tl.store(t_ptr, out * w[:, None], valid[:, None] & (p < c)[None, :])
+        tl.store(t_ptr, out * w[:, None], valid[:, None] & (p < written)[None, :])
         if NEED_W:
             weight_grad += tl.sum(out * su, 1)
 
     u_ptr = U_ptr + e[:, None] * K + q[None, :]
-    tl.store(u_ptr, into * w[:, None], valid[:, None] & (q < c)[None, :])
+    tl.store(u_ptr, into * w[:, None], valid[:, None] & (q < written)[None, :])
     if NEED_W:
         tl.store(R_ptr + part + e, weight_grad, valid)
 
 
 @triton.jit(do_not_specialize=("E",), do_not_specialize_on_alignment=UNALIGNED)
 def weight_grad_kernel(
-    items_ptr,  # [T, 3] graph, first edge, 0
-    edge_ptr,  # [G + 1] first edge of each graph
-    cluster_ptr,  # [G + 1] first cluster of each graph
+    items_ptr,  # [T, COLUMNS] with first edge
     R_ptr,  # [slices, E]
     dw_ptr,  # [E]
     E,
@@ -230,12 +230,9 @@ def weight_grad_kernel(
     BE: tl.constexpr,
 ):
     """``dw[e] = sum of R[:, e]`` over the slices that the edge's graph has filled."""
-    item = items_ptr + tl.program_id(0).to(tl.int64) * 3
-    g = tl.load(item)
-    first_edge = tl.load(edge_ptr + g)
-    e = (tl.load(item + 1) + tl.arange(0, BE)).to(tl.int64)
-    valid = e < tl.load(edge_ptr + g + 1) - first_edge
-    c = (tl.load(cluster_ptr + g + 1) - tl.load(cluster_ptr + g)).to(tl.int32)
+    _, e0, _, _, _, first_edge, m, _, c, _ = read_item(items_ptr)
+    e = e0 + tl.arange(0, BE)
+    valid = e < m
     acc = tl.zeros((BE,), ACC)
     r_ptr = R_ptr + first_edge
     for _ in tl.range(0, (c + SLICE - 1) // SLICE, num_stages=1):

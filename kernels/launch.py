@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from contextvars import ContextVar
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import torch
@@ -13,7 +14,7 @@ from torch import Tensor
 
 from .tiles import Tile
 
-__all__ = ["Launch", "even_rows", "launch", "ready", "recording", "target_of"]
+__all__ = ["Launch", "beside", "even_rows", "launch", "ready", "recording", "target_of"]
 
 INTERPRETER = "interpret"
 
@@ -66,13 +67,34 @@ def even_rows(K: int, D: int) -> dict[str, bool]:
     return {"EVEN_K": K % 16 == 0, "EVEN_D": D % 4 == 0}
 
 
+@contextmanager
+def beside(tensor: Tensor, wanted: bool = True) -> Iterator[Callable[[], None]]:
+    """Launch the enclosed kernels beside those that follow, up to a call of the function given.
+
+    Only while a CUDA graph is captured: there kernels that do not wait for each other become
+    branches, at no cost to the host. What runs, and hence every result, is the same.
+    """
+    if not (wanted and tensor.is_cuda and torch.cuda.is_current_stream_capturing()):
+        yield lambda: None
+        return
+    main, side = torch.cuda.current_stream(), _side_stream(tensor.device)
+    side.wait_stream(main)
+    with torch.cuda.stream(side):
+        yield lambda: main.wait_stream(side)
+
+
+@cache
+def _side_stream(device: torch.device) -> torch.cuda.Stream:
+    return torch.cuda.Stream(device)
+
+
 def launch(kernel: Any, grid: tuple[int, ...], tile: Tile, **arguments: Any) -> None:
     """Start ``kernel`` on the device of its tensors; a grid without programs starts nothing."""
     options = {"num_warps": tile.warps, "num_stages": 1, "enable_fp_fusion": True}
     if tile.registers:
         options["maxnreg"] = tile.registers
-    arguments |= {"PRECISION": tile.precision} if "PRECISION" in kernel.arg_names else {}
-    arguments |= {name: size for name, size in tile.blocks.items() if name in kernel.arg_names}
+    constants = {**tile.blocks, "PRECISION": tile.precision}
+    arguments |= {name: value for name, value in constants.items() if name in kernel.arg_names}
     if (recorder := _recorder.get()) is not None:
         recorder[1].append(Launch(kernel, arguments, options))
         return

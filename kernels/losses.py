@@ -12,9 +12,10 @@ from tritonpool.dtypes import accumulate_in, weight_dtype
 from tritonpool.plan import Plan
 
 from .launch import launch, ready, target_of
+from .loads import load_tile
 from .precision import TRITON, convert, dot
 from .tiles import tile_for
-from .work import check_sizes, node_tiles
+from .work import check_sizes, node_tiles, read_item
 
 __all__ = ["losses_fwd"]
 
@@ -23,8 +24,8 @@ __all__ = ["losses_fwd"]
 EXACT = torch.float64
 
 UNALIGNED = (
-    "items_ptr", "node_ptr", "edge_ptr", "cluster_ptr", "out_ptr", "out_edge_ptr", "in_ptr",
-    "in_edge_ptr", "src_ptr", "dst_ptr", "w_ptr", "dr2_ptr", "dent_ptr",
+    "items_ptr", "node_ptr", "out_ptr", "out_edge_ptr", "in_ptr", "in_edge_ptr", "src_ptr",
+    "dst_ptr", "w_ptr", "dr2_ptr", "dent_ptr",
 )  # fmt: skip
 
 
@@ -54,13 +55,6 @@ def add_adjacency(
 
 
 @triton.jit
-def load_tile(S_ptr, v, n, p, K, ACC: tl.constexpr):
-    """``S[v, p]``, zero outside the graph and beyond the row."""
-    mask = (v < n)[:, None] & (p < K)[None, :]
-    return convert(tl.load(S_ptr + v[:, None] * K + p[None, :], mask, 0.0), ACC)
-
-
-@triton.jit
 def agreement(
     S_ptr, v, u, n, c, K, ACC: tl.constexpr, PRECISION: tl.constexpr, BV: tl.constexpr,
     BK: tl.constexpr,
@@ -69,17 +63,15 @@ def agreement(
     acc = tl.zeros((BV, BV), ACC)
     for k0 in tl.range(0, c, BK, num_stages=1):
         p = k0 + tl.arange(0, BK)
-        left = load_tile(S_ptr, v, n, p, K, ACC)
-        right = load_tile(S_ptr, u, n, p, K, ACC)
+        left = convert(load_tile(S_ptr, v, n, p, K), ACC)
+        right = convert(load_tile(S_ptr, u, n, p, K), ACC)
         acc = dot(left, tl.trans(right), acc, PRECISION)
     return acc
 
 
 @triton.jit(do_not_specialize=("K",), do_not_specialize_on_alignment=UNALIGNED)
 def losses_fwd_kernel(
-    items_ptr,  # [T, 3] graph, first node, 0
-    node_ptr,  # [G + 1] first node of each graph
-    cluster_ptr,  # [G + 1] first cluster of each graph
+    items_ptr,  # [T, COLUMNS] with first node
     out_ptr,  # [V + 1] each node's part of out_edge
     out_edge_ptr,  # [E] edges by source
     src_ptr,  # [E]
@@ -104,21 +96,16 @@ def losses_fwd_kernel(
     A program owns BV nodes of one graph. It forms the residual block by block: expanding the
     square instead would cancel near the optimum.
     """
-    item = items_ptr + tl.program_id(0).to(tl.int64) * 3
-    g = tl.load(item)
-    i0 = tl.load(item + 1).to(tl.int32)
+    _, i0, _, first, n, _, _, _, c, _ = read_item(items_ptr)
     if EVEN_K:
-        K = tl.multiple_of(K, 16)
-    first = tl.load(node_ptr + g)
-    n = (tl.load(node_ptr + g + 1) - first).to(tl.int32)
-    c = (tl.load(cluster_ptr + g + 1) - tl.load(cluster_ptr + g)).to(tl.int32)
+        K = K // 16 * 16
     S_ptr += first * K
     i = i0 + tl.arange(0, BV)
     start = tl.load(out_ptr + first + i0)
     stop = tl.load(out_ptr + first + tl.minimum(i0 + BV, n))
 
-    square = tl.zeros((BV,), ACC)
-    scale = tl.zeros((BV,), ACC)
+    square = tl.zeros((BV, BV), ACC)
+    scale = tl.zeros((BV, BV), ACC)
     for j0 in tl.range(0, n, BV, num_stages=1):
         j = j0 + tl.arange(0, BV)
         shared = agreement(S_ptr, i, j, n, c, K, ACC, PRECISION, BV, BK)
@@ -126,17 +113,17 @@ def losses_fwd_kernel(
             -shared, out_edge_ptr, start, stop, src_ptr, dst_ptr, w_ptr, first + i0, first + j0,
             HAS_W, ACC, PRECISION, BV, BE,
         )  # fmt: skip
-        square += tl.sum(residual * residual, 1)
+        square += residual * residual
         weight = residual + shared
-        scale += tl.sum(weight * weight + shared * shared, 1)
+        scale += weight * weight + shared * shared
 
-    entropy = tl.zeros((BV,), ACC)
+    entropy = tl.zeros((BV, BK), ACC)
     for k0 in tl.range(0, c, BK, num_stages=1):
-        s = load_tile(S_ptr, i, n, k0 + tl.arange(0, BK), K, ACC)
-        entropy -= tl.sum(s * tl.log(tl.where(s == 0.0, 1.0, s)), 1)
-    tl.store(square_ptr + first + i, square, i < n)
-    tl.store(scale_ptr + first + i, scale, i < n)
-    tl.store(entropy_ptr + first + i, entropy, i < n)
+        s = convert(load_tile(S_ptr, i, n, k0 + tl.arange(0, BK), K), ACC)
+        entropy -= s * tl.log(tl.where(s == 0.0, 1.0, s))
+    tl.store(square_ptr + first + i, tl.sum(square, 1), i < n)
+    tl.store(scale_ptr + first + i, tl.sum(scale, 1), i < n)
+    tl.store(entropy_ptr + first + i, tl.sum(entropy, 1), i < n)
 
 
 @triton.jit(do_not_specialize_on_alignment=UNALIGNED)
@@ -179,8 +166,6 @@ def exact_inputs(S: Tensor, w: Tensor | None) -> tuple[Tensor, Tensor | None]:
 def loss_arguments(S: Tensor, w: Tensor | None, plan: Plan, coarse: CoarsePlan) -> dict:
     """The arguments that the kernels of the losses share."""
     return {
-        "node_ptr": plan.node_ptr,
-        "cluster_ptr": coarse.plan.node_ptr,
         "out_ptr": plan.out_ptr,
         "out_edge_ptr": plan.out_edge,
         "src_ptr": plan.src,

@@ -11,27 +11,25 @@ from tritonpool.coarse_plan import CoarsePlan
 from tritonpool.plan import Plan
 
 from .launch import launch, ready, target_of
+from .loads import load_tile
 from .losses import (
     EXACT,
     UNALIGNED,
     add_adjacency,
     agreement,
     exact_inputs,
-    load_tile,
     loss_arguments,
 )
 from .precision import convert, dot
 from .tiles import tile_for
-from .work import edge_tiles, node_tiles
+from .work import edge_tiles, node_tiles, read_item
 
 __all__ = ["losses_bwd"]
 
 
 @triton.jit(do_not_specialize=("K",), do_not_specialize_on_alignment=UNALIGNED)
 def losses_bwd_kernel(
-    items_ptr,  # [T, 3] graph, first node, 0
-    node_ptr,  # [G + 1] first node of each graph
-    cluster_ptr,  # [G + 1] first cluster of each graph
+    items_ptr,  # [T, COLUMNS] with first node
     out_ptr,  # [V + 1] each node's part of out_edge
     out_edge_ptr,  # [E] edges by source
     in_ptr,  # [V + 1] each node's part of in_edge
@@ -56,15 +54,10 @@ def losses_bwd_kernel(
 
     A program owns BV nodes of one graph and BK clusters.
     """
-    item = items_ptr + tl.program_id(0).to(tl.int64) * 3
-    g = tl.load(item)
-    i0 = tl.load(item + 1).to(tl.int32)
+    g, i0, _, first, n, _, _, _, c, _ = read_item(items_ptr)
     p = tl.program_id(1) * BK + tl.arange(0, BK)
     if EVEN_K:
-        K = tl.multiple_of(K, 16)
-    first = tl.load(node_ptr + g)
-    n = (tl.load(node_ptr + g + 1) - first).to(tl.int32)
-    c = (tl.load(cluster_ptr + g + 1) - tl.load(cluster_ptr + g)).to(tl.int32)
+        K = K // 16 * 16
     S_ptr += first * K
     i = i0 + tl.arange(0, BV)
     last = first + tl.minimum(i0 + BV, n)
@@ -83,9 +76,9 @@ def losses_bwd_kernel(
             residual, in_edge_ptr, in_start, in_stop, dst_ptr, src_ptr, w_ptr, first + i0,
             first + j0, HAS_W, ACC, PRECISION, BV, BE,
         )  # fmt: skip
-        acc = dot(residual, load_tile(S_ptr, j, n, p, K, ACC), acc, PRECISION)
+        acc = dot(residual, convert(load_tile(S_ptr, j, n, p, K), ACC), acc, PRECISION)
 
-    s = load_tile(S_ptr, i, n, p, K, ACC)
+    s = convert(load_tile(S_ptr, i, n, p, K), ACC)
     slope = tl.where(s == 0.0, 0.0, tl.log(tl.where(s == 0.0, 1.0, s)) + 1.0)
     grad = (
         -2.0 * convert(tl.load(dr2_ptr + g), ACC) * acc
@@ -98,10 +91,7 @@ def losses_bwd_kernel(
 
 @triton.jit(do_not_specialize=("K",), do_not_specialize_on_alignment=UNALIGNED)
 def losses_weight_grad_kernel(
-    items_ptr,  # [T, 3] graph, first edge, 0
-    node_ptr,  # [G + 1] first node of each graph
-    edge_ptr,  # [G + 1] first edge of each graph
-    cluster_ptr,  # [G + 1] first cluster of each graph
+    items_ptr,  # [T, COLUMNS] with first edge
     out_ptr,  # [V + 1] each node's part of out_edge
     out_edge_ptr,  # [E] edges by source
     src_ptr,  # [E]
@@ -117,15 +107,10 @@ def losses_weight_grad_kernel(
     BK: tl.constexpr,
 ):
     """``dw[e] = 2 dr2 (A[u, v] - <S[u], S[v]>)``; a program owns BE edges of one graph."""
-    item = items_ptr + tl.program_id(0).to(tl.int64) * 3
-    g = tl.load(item)
+    g, e0, _, first, _, first_edge, m, _, c, _ = read_item(items_ptr)
     if EVEN_K:
-        K = tl.multiple_of(K, 16)
-    first = tl.load(node_ptr + g)
-    first_edge = tl.load(edge_ptr + g)
-    m = (tl.load(edge_ptr + g + 1) - first_edge).to(tl.int32)
-    c = (tl.load(cluster_ptr + g + 1) - tl.load(cluster_ptr + g)).to(tl.int32)
-    e = tl.load(item + 1).to(tl.int32) + tl.arange(0, BE)
+        K = K // 16 * 16
+    e = e0 + tl.arange(0, BE)
     valid = e < m
     u = tl.load(src_ptr + first_edge + e, valid, first)
     v = tl.load(dst_ptr + first_edge + e, valid, first)
@@ -189,7 +174,6 @@ def losses_bwd(
             (items.shape[0],),
             tile,
             items_ptr=items,
-            edge_ptr=plan.edge_ptr,
             dr2_ptr=dr2,
             dw_ptr=dw,
             **common,

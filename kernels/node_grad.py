@@ -11,16 +11,28 @@ from tritonpool.coarse_plan import CoarsePlan
 from tritonpool.plan import Plan
 
 from .launch import even_rows, launch, ready, target_of
+from .loads import columns_written, load_bounds, load_tile
 from .precision import TRITON, convert, dot
 from .tiles import tile_for
-from .work import node_tiles
+from .work import node_tiles, read_item
 
 __all__ = ["node_grad"]
 
-UNALIGNED = (
-    "items_ptr", "node_ptr", "cluster_ptr", "edge_ptr", "out_ptr", "out_edge_ptr", "in_ptr",
-    "in_edge_ptr",
-)  # fmt: skip
+UNALIGNED = "items_ptr", "out_ptr", "out_edge_ptr", "in_ptr", "in_edge_ptr"
+
+
+@triton.jit
+def edge_at(order_ptr, start, degree, slot, first_edge):
+    """The edge at ``slot`` of each node's edges, counted within its graph; -1 if it has none."""
+    return (tl.load(order_ptr + start + slot, slot < degree, first_edge - 1) - first_edge).to(
+        tl.int32
+    )
+
+
+@triton.jit
+def edge_rows(ptr, e, K, p, p_mask):
+    """A row for each node's edge, zero where there is none."""
+    return tl.load(ptr + e[:, None] * K + p[None, :], (e >= 0)[:, None] & p_mask[None, :], 0.0)
 
 
 @triton.jit
@@ -28,17 +40,24 @@ def gather_rows(
     order_ptr, start, stop, T_ptr, first_edge, E, slices, K, p, p_mask, ACC: tl.constexpr,
     BV: tl.constexpr, BK: tl.constexpr,
 ):  # fmt: skip
-    """Sum the rows ``T[:, order[start:stop]]`` of each node, slice by slice in a fixed order."""
+    """Sum the rows ``T[:, order[start:stop]]`` of each node, four at a time and slice by slice: a
+    fixed order."""
     acc = tl.zeros((BV, BK), ACC)
     degree = (stop - start).to(tl.int32)
-    for slot in tl.range(0, tl.max(degree, 0), num_stages=1):
-        has = slot < degree
-        e = (tl.load(order_ptr + start + slot, has, first_edge) - first_edge).to(tl.int32)
-        mask = has[:, None] & p_mask[None, :]
-        base = T_ptr + first_edge * K
+    T_ptr += first_edge * K
+    for slot in tl.range(0, tl.max(degree, 0), 4, num_stages=1):
+        e0 = edge_at(order_ptr, start, degree, slot, first_edge)
+        e1 = edge_at(order_ptr, start, degree, slot + 1, first_edge)
+        e2 = edge_at(order_ptr, start, degree, slot + 2, first_edge)
+        e3 = edge_at(order_ptr, start, degree, slot + 3, first_edge)
+        t_ptr = T_ptr
         for _ in tl.range(0, slices, num_stages=1):
-            acc += tl.load(base + e[:, None] * K + p[None, :], mask, 0.0)
-            base += tl.cast(E, tl.int64) * K
+            t0 = edge_rows(t_ptr, e0, K, p, p_mask)
+            t1 = edge_rows(t_ptr, e1, K, p, p_mask)
+            t2 = edge_rows(t_ptr, e2, K, p, p_mask)
+            t3 = edge_rows(t_ptr, e3, K, p, p_mask)
+            acc += (t0 + t1) + (t2 + t3)
+            t_ptr += tl.cast(E, tl.int64) * K
     return acc
 
 
@@ -47,10 +66,7 @@ def gather_rows(
     do_not_specialize_on_alignment=UNALIGNED,
 )  # fmt: skip
 def node_grad_kernel(
-    items_ptr,  # [T, 3] graph, first node, 0
-    node_ptr,  # [G + 1] first node of each graph
-    cluster_ptr,  # [G + 1] first cluster of each graph
-    edge_ptr,  # [G + 1] first edge of each graph
+    items_ptr,  # [T, COLUMNS] with first node
     out_ptr,  # [V + 1] each node's part of out_edge
     out_edge_ptr,  # [E] edges by source
     in_ptr,  # [V + 1] each node's part of in_edge
@@ -78,41 +94,40 @@ def node_grad_kernel(
 
     A program owns BV nodes and BK clusters of one graph; columns beyond its clusters become 0.
     """
-    item = items_ptr + tl.program_id(0).to(tl.int64) * 3
-    g = tl.load(item)
-    v = tl.load(item + 1).to(tl.int32) + tl.arange(0, BV)
+    _, v0, _, first, n, first_edge, _, row, c, _ = read_item(items_ptr)
+    v = v0 + tl.arange(0, BV)
     p = tl.program_id(1) * BK + tl.arange(0, BK)
     if EVEN_K:
-        K = tl.multiple_of(K, 16)
+        K = K // 16 * 16
     if EVEN_D:
-        D = tl.multiple_of(D, 4)
-    first = tl.load(node_ptr + g)
-    n = (tl.load(node_ptr + g + 1) - first).to(tl.int32)
-    row = tl.load(cluster_ptr + g)
-    c = (tl.load(cluster_ptr + g + 1) - row).to(tl.int32)
+        D = D // 4 * 4
 
     acc = tl.zeros((BV, BK), ACC)
+    # a block beyond the graph's clusters is zero; loads are issued in the order they stand in
+    width = tl.where(tl.program_id(1) * BK < c, D, 0)
+    there = (v < n) & (tl.program_id(1) * BK < c)
+    if HAS_EDGES:
+        out_start, out_stop = load_bounds(out_ptr + first, v, there)
+        in_start, in_stop = load_bounds(in_ptr + first, v, there)
     if HAS_X:
         X_ptr += first * D
         Y_ptr += row * D
-        for d0 in tl.range(0, D, BD, num_stages=1):
-            d = d0 + tl.arange(0, BD)
-            x_mask = (v < n)[:, None] & (d < D)[None, :]
-            x = convert(tl.load(X_ptr + v[:, None] * D + d[None, :], x_mask, 0.0), ACC)  # [BV, BD]
-            y_mask = (p < c)[:, None] & (d < D)[None, :]
-            y = convert(tl.load(Y_ptr + p[:, None] * D + d[None, :], y_mask, 0.0), ACC)  # [BK, BD]
-            acc = dot(x, tl.trans(y), acc, PRECISION)
+        x = load_tile(X_ptr, v, n, tl.arange(0, BD), D)  # [BV, BD]
+        y = load_tile(Y_ptr, p, c, tl.arange(0, BD), D)  # [BK, BD]
     if HAS_EDGES:
-        first_edge = tl.load(edge_ptr + g)
+        written = p < columns_written(c, EVEN_K)
         slices = (c + SLICE - 1) // SLICE
-        start = tl.load(out_ptr + first + v, v < n, 0)
-        stop = tl.load(out_ptr + first + v + 1, v < n, 0)
-        acc += gather_rows(out_edge_ptr, start, stop, T_ptr, first_edge, E, slices, K, p, p < c,
-                           ACC=ACC, BV=BV, BK=BK)  # fmt: skip
-        start = tl.load(in_ptr + first + v, v < n, 0)
-        stop = tl.load(in_ptr + first + v + 1, v < n, 0)
-        acc += gather_rows(in_edge_ptr, start, stop, U_ptr, first_edge, E, 1, K, p, p < c,
-                           ACC=ACC, BV=BV, BK=BK)  # fmt: skip
+        acc += gather_rows(out_edge_ptr, out_start, out_stop, T_ptr, first_edge, E, slices, K, p,
+                           written, ACC=ACC, BV=BV, BK=BK)  # fmt: skip
+        acc += gather_rows(in_edge_ptr, in_start, in_stop, U_ptr, first_edge, E, 1, K, p,
+                           written, ACC=ACC, BV=BV, BK=BK)  # fmt: skip
+    if HAS_X:
+        for d0 in tl.range(0, width, BD, num_stages=1):
+            d = d0 + BD + tl.arange(0, BD)
+            next_x = load_tile(X_ptr, v, n, d, D)
+            next_y = load_tile(Y_ptr, p, c, d, D)
+            acc = dot(convert(x, ACC), tl.trans(convert(y, ACC)), acc, PRECISION)
+            x, y = next_x, next_y
 
     acc = tl.where((p < c)[None, :], acc, 0.0)
     ds_ptr = dS_ptr + first * K + v[:, None] * K + p[None, :]
@@ -158,9 +173,6 @@ def node_grad(
         (items.shape[0], triton.cdiv(K, tile.blocks["BK"])),
         tile,
         items_ptr=items,
-        node_ptr=plan.node_ptr,
-        cluster_ptr=coarse.plan.node_ptr,
-        edge_ptr=plan.edge_ptr,
         out_ptr=plan.out_ptr,
         out_edge_ptr=plan.out_edge,
         in_ptr=plan.in_ptr,

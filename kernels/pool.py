@@ -12,20 +12,19 @@ from tritonpool.dtypes import accumulate_in
 from tritonpool.plan import Plan
 
 from .launch import even_rows, launch, ready, target_of
+from .loads import load_tile
 from .precision import TRITON, convert, dot, widen
 from .tiles import tile_for
-from .work import check_sizes, cluster_tiles, node_tiles
+from .work import check_sizes, cluster_tiles, node_tiles, read_item
 
 __all__ = ["lift", "lift_fwd", "pool"]
 
-UNALIGNED = ("items_ptr", "node_ptr", "cluster_ptr")
+UNALIGNED = ("items_ptr",)
 
 
 @triton.jit(do_not_specialize=("K", "D"), do_not_specialize_on_alignment=UNALIGNED)
 def pool_kernel(
-    items_ptr,  # [T, 3] graph, first cluster, 0
-    node_ptr,  # [G + 1] first node of each graph
-    cluster_ptr,  # [G + 1] first cluster of each graph
+    items_ptr,  # [T, COLUMNS] with first cluster
     S_ptr,  # [V, K]
     X_ptr,  # [V, D]
     Y_ptr,  # [P, D]
@@ -38,41 +37,41 @@ def pool_kernel(
     BV: tl.constexpr,
     BK: tl.constexpr,
     BD: tl.constexpr,
+    PART: tl.constexpr,
 ):
-    """``Y[p] = sum_i S[i, p] X[i]``; a program owns BK clusters of one graph and BD features."""
-    item = items_ptr + tl.program_id(0).to(tl.int64) * 3
-    g = tl.load(item)
-    p = tl.load(item + 1).to(tl.int32) + tl.arange(0, BK)
-    d = tl.program_id(1) * BD + tl.arange(0, BD)
+    """``Y[p] = sum_i S[i, p] X[i]``; a program owns BK clusters of one graph and PART features."""
+    _, p0, _, first, n, _, _, row, c, _ = read_item(items_ptr)
+    p0 = tl.multiple_of(p0, BK)
+    p = p0 + tl.arange(0, BK)
     if EVEN_K:
-        K = tl.multiple_of(K, 16)
+        K = K // 16 * 16
     if EVEN_D:
-        D = tl.multiple_of(D, 4)
-    first = tl.load(node_ptr + g)
-    n = (tl.load(node_ptr + g + 1) - first).to(tl.int32)
-    row = tl.load(cluster_ptr + g)
-    c = (tl.load(cluster_ptr + g + 1) - row).to(tl.int32)
+        D = D // 4 * 4
     S_ptr += first * K
     X_ptr += first * D
+    Y_ptr += row * D
 
-    acc = tl.zeros((BK, BD), ACC)
-    for v0 in tl.range(0, n, BV, num_stages=1):
-        v = v0 + tl.arange(0, BV)
-        s_mask = (v < n)[:, None] & (p < K)[None, :]
-        s = convert(tl.load(S_ptr + v[:, None] * K + p[None, :], s_mask, 0.0), ACC)  # [BV, BK]
-        x_mask = (v < n)[:, None] & (d < D)[None, :]
-        x = convert(tl.load(X_ptr + v[:, None] * D + d[None, :], x_mask, 0.0), ACC)  # [BV, BD]
-        acc = dot(tl.trans(s), x, acc, PRECISION)
-
-    y_ptr = Y_ptr + row * D + p[:, None] * D + d[None, :]
-    tl.store(y_ptr, convert(acc, Y_ptr.dtype.element_ty), (p < c)[:, None] & (d < D)[None, :])
+    v = tl.arange(0, BV)
+    s = tl.trans(convert(load_tile(S_ptr, v, n, p, K), ACC))  # [BK, BV]; most graphs need no more
+    start = tl.program_id(1) * PART
+    x = load_tile(X_ptr, v, n, start + tl.arange(0, BD), D)  # [BV, BD]
+    for d0 in tl.range(start, tl.minimum(start + PART, D), BD, num_stages=1):
+        d = d0 + tl.arange(0, BD)
+        next_x = load_tile(X_ptr, v, n, d + BD, D)  # under way while the block is computed
+        acc = dot(s, convert(x, ACC), tl.zeros((BK, BD), ACC), PRECISION)
+        for v0 in tl.range(BV, n, BV, num_stages=1):
+            more = convert(load_tile(S_ptr, v0 + v, n, p, K), ACC)
+            rows = convert(load_tile(X_ptr, v0 + v, n, d, D), ACC)
+            acc = dot(tl.trans(more), rows, acc, PRECISION)
+        x = next_x
+        y_ptr = Y_ptr + p[:, None] * D + d[None, :]
+        mask = (p < c)[:, None] & (d < D)[None, :]
+        tl.store(y_ptr, convert(acc, Y_ptr.dtype.element_ty), mask)
 
 
 @triton.jit(do_not_specialize=("K", "D"), do_not_specialize_on_alignment=UNALIGNED)
 def lift_kernel(
-    items_ptr,  # [T, 3] graph, first node, 0
-    node_ptr,  # [G + 1] first node of each graph
-    cluster_ptr,  # [G + 1] first cluster of each graph
+    items_ptr,  # [T, COLUMNS] with first node
     S_ptr,  # [V, K]
     X_ptr,  # [P, D]
     Y_ptr,  # [V, D]
@@ -85,34 +84,35 @@ def lift_kernel(
     BV: tl.constexpr,
     BK: tl.constexpr,
     BD: tl.constexpr,
+    PART: tl.constexpr,
 ):
-    """``Y[i] = sum_p S[i, p] X[p]``; a program owns BV nodes of one graph and BD features."""
-    item = items_ptr + tl.program_id(0).to(tl.int64) * 3
-    g = tl.load(item)
-    v = tl.load(item + 1).to(tl.int32) + tl.arange(0, BV)
-    d = tl.program_id(1) * BD + tl.arange(0, BD)
+    """``Y[i] = sum_p S[i, p] X[p]``; a program owns BV nodes of one graph and PART features."""
+    _, v0, _, first, n, _, _, row, c, _ = read_item(items_ptr)
+    v = v0 + tl.arange(0, BV)
     if EVEN_K:
-        K = tl.multiple_of(K, 16)
+        K = K // 16 * 16
     if EVEN_D:
-        D = tl.multiple_of(D, 4)
-    first = tl.load(node_ptr + g)
-    n = (tl.load(node_ptr + g + 1) - first).to(tl.int32)
-    row = tl.load(cluster_ptr + g)
-    c = (tl.load(cluster_ptr + g + 1) - row).to(tl.int32)
+        D = D // 4 * 4
     S_ptr += first * K
     X_ptr += row * D
+    Y_ptr += first * D
 
-    acc = tl.zeros((BV, BD), ACC)
-    for p0 in tl.range(0, c, BK, num_stages=1):
-        p = p0 + tl.arange(0, BK)
-        s_mask = (v < n)[:, None] & (p < K)[None, :]
-        s = convert(tl.load(S_ptr + v[:, None] * K + p[None, :], s_mask, 0.0), ACC)  # [BV, BK]
-        x_mask = (p < c)[:, None] & (d < D)[None, :]
-        x = convert(tl.load(X_ptr + p[:, None] * D + d[None, :], x_mask, 0.0), ACC)  # [BK, BD]
-        acc = dot(s, x, acc, PRECISION)
-
-    y_ptr = Y_ptr + first * D + v[:, None] * D + d[None, :]
-    tl.store(y_ptr, convert(acc, Y_ptr.dtype.element_ty), (v < n)[:, None] & (d < D)[None, :])
+    p = tl.arange(0, BK)
+    s = convert(load_tile(S_ptr, v, n, p, K), ACC)  # [BV, BK]; most graphs need no more
+    start = tl.program_id(1) * PART
+    x = load_tile(X_ptr, p, c, start + tl.arange(0, BD), D)  # [BK, BD]
+    for d0 in tl.range(start, tl.minimum(start + PART, D), BD, num_stages=1):
+        d = d0 + tl.arange(0, BD)
+        next_x = load_tile(X_ptr, p, c, d + BD, D)
+        acc = dot(s, convert(x, ACC), tl.zeros((BV, BD), ACC), PRECISION)
+        for p0 in tl.range(BK, c, BK, num_stages=1):
+            more = convert(load_tile(S_ptr, v, n, p0 + p, K), ACC)
+            rows = convert(load_tile(X_ptr, p0 + p, c, d, D), ACC)
+            acc = dot(more, rows, acc, PRECISION)
+        x = next_x
+        y_ptr = Y_ptr + v[:, None] * D + d[None, :]
+        mask = (v < n)[:, None] & (d < D)[None, :]
+        tl.store(y_ptr, convert(acc, Y_ptr.dtype.element_ty), mask)
 
 
 def pool(S: Tensor, X: Tensor, plan: Plan, coarse: CoarsePlan, acc: torch.dtype) -> Tensor:
@@ -124,11 +124,9 @@ def pool(S: Tensor, X: Tensor, plan: Plan, coarse: CoarsePlan, acc: torch.dtype)
     Y = X.new_empty(coarse.plan.num_nodes, D)
     launch(
         pool_kernel,
-        (items.shape[0], triton.cdiv(D, tile.blocks["BD"])),
+        (items.shape[0], triton.cdiv(D, tile.blocks["PART"])),
         tile,
         items_ptr=items,
-        node_ptr=plan.node_ptr,
-        cluster_ptr=coarse.plan.node_ptr,
         S_ptr=S,
         X_ptr=X,
         Y_ptr=Y,
@@ -151,11 +149,9 @@ def lift(
     Y = Xc.new_empty(plan.num_nodes, D, dtype=dtype)
     launch(
         lift_kernel,
-        (items.shape[0], triton.cdiv(D, tile.blocks["BD"])),
+        (items.shape[0], triton.cdiv(D, tile.blocks["PART"])),
         tile,
         items_ptr=items,
-        node_ptr=plan.node_ptr,
-        cluster_ptr=coarse.plan.node_ptr,
         S_ptr=S,
         X_ptr=Xc,
         Y_ptr=Y,

@@ -47,20 +47,20 @@ def _single(kernel: str, C: int, target: str) -> tuple[dict[str, int], int]:
     """Sizes and warps where sums are formed in float32."""
     if kernel == "coarsen_fwd":
         if C < 16:
-            return dict(BP=8, BQ=8, BC=16, BE=16), 1
-        return dict(BP=8, BQ=8, BC=64, BE=16), 4
+            return dict(BP=8, BQ=8, BC=16, BE=32), 1
+        return dict(BP=8, BQ=8, BC=64 if C < 128 else 128, BE=16), 4
     if kernel == "coarsen_bwd_assignment":
         if C < 16:
             return dict(BP=4, BQ=16, BC=16, BE=64), 4
-        return dict(BP=4, BQ=8, BC=16 if target == "sm_80" else 32, BE=64), 4
+        return dict(BP=8, BQ=8, BC=16, BE=64), 4
     if kernel == "coarsen_bwd_features":
         if C < 16:
-            return dict(BP=4, BQ=16, BC=16, BE=64), 4
-        return dict(BP=4, BQ=8, BC=64, BE=64), 4
+            return dict(BP=4, BQ=8, BC=16, BE=64), 4
+        return dict(BP=4, BQ=8, BC=32, BE=64), 4
     return {
-        "pool": (dict(BV=32, BK=32, BD=64), 4),
-        "lift": (dict(BV=32, BK=32, BD=64), 4),
-        "node_grad": (dict(BV=16, BK=32, BD=64), 4),
+        "pool": (dict(BV=16, BK=16, BD=64, PART=128), 2),
+        "lift": (dict(BV=16, BK=16, BD=64, PART=128), 2),
+        "node_grad": (dict(BV=16, BK=16, BD=32), 1),
         "weight_grad": (dict(BE=128), 4),
     }[kernel]
 
@@ -72,13 +72,13 @@ def _double(kernel: str) -> tuple[dict[str, int], int]:
     if kernel in ("coarsen_bwd_assignment", "coarsen_bwd_features"):
         return dict(BP=4, BQ=8, BC=16, BE=32), 4
     return {
-        "pool": (dict(BV=16, BK=16, BD=32), 4),
-        "lift": (dict(BV=16, BK=16, BD=32), 4),
+        "pool": (dict(BV=16, BK=16, BD=32, PART=128), 4),
+        "lift": (dict(BV=16, BK=16, BD=32, PART=128), 4),
         "node_grad": (dict(BV=16, BK=16, BD=32), 4),
         "weight_grad": (dict(BE=128), 4),
-        "losses_fwd": (dict(BV=16, BK=16, BE=16), 4),
+        "losses_fwd": (dict(BV=16, BK=16, BE=16), 1),
         "losses_total": (dict(BV=64), 1),
-        "losses_bwd": (dict(BV=16, BK=16, BE=16), 4),
+        "losses_bwd": (dict(BV=16, BK=32, BE=16), 2),
         "losses_weight_grad": (dict(BE=32, BK=16), 4),
     }[kernel]
 
@@ -88,14 +88,14 @@ def _registers(kernel: str, accumulate: torch.dtype, target: str) -> int | None:
     was seen to, it is told that a thread may have all 255 registers."""
     if target.startswith("gfx"):
         return None
-    backward = kernel == "node_grad" or "bwd" in kernel
+    hungry = kernel in ("node_grad", "losses_fwd") or "bwd" in kernel
     seen = {
         ("node_grad", "sm_80"),
         ("coarsen_bwd_features", "sm_100"),
     }
     if (kernel, target) in seen:
         return 255
-    return 255 if backward and accumulate == torch.float64 else None
+    return 255 if hungry and accumulate == torch.float64 else None
 
 
 def tile_for(kernel: str, accumulate: torch.dtype, target: str, C: int = 0) -> Tile:

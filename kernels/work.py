@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
+import triton
+import triton.language as tl
 from torch import Tensor
 
 from tritonpool.coarse_plan import CoarsePlan
-from tritonpool.plan import Plan, move_together, once
+from tritonpool.plan import Plan, move_together, offsets, once
 
 __all__ = [
     "check_sizes",
@@ -15,65 +18,99 @@ __all__ = [
     "edge_tiles",
     "node_tiles",
     "pair_tiles",
+    "read_item",
 ]
 
+# graph, first row, first column; first node, nodes; first edge, edges; first cluster, clusters;
+# first pair: all that a program has to know before its first load of data
+COLUMNS = tl.constexpr(10)
 
-def _blocks(counts: Tensor, block: int) -> Tensor:
-    return torch.div(counts + block - 1, block, rounding_mode="floor")
+
+@triton.jit
+def read_item(items_ptr):
+    """This program's row of a list of work items: graph, row, column, first node and nodes, first
+    edge and edges, first cluster and clusters, first pair. Sizes within a graph are 32-bit."""
+    item = items_ptr + tl.program_id(0).to(tl.int64) * COLUMNS
+    return (
+        tl.load(item),
+        tl.load(item + 1).to(tl.int32),
+        tl.load(item + 2).to(tl.int32),
+        tl.load(item + 3),
+        tl.load(item + 4).to(tl.int32),
+        tl.load(item + 5),
+        tl.load(item + 6).to(tl.int32),
+        tl.load(item + 7),
+        tl.load(item + 8).to(tl.int32),
+        tl.load(item + 9),
+    )
+
+
+def _graphs(plan: Plan, coarse: CoarsePlan) -> np.ndarray:
+    """The columns that all items of a graph share, ``G x 7``."""
+    n, m, c, pairs = (
+        t.numpy() for t in (plan.nodes, plan.edges, coarse.clusters, coarse.plan.edges)
+    )
+    firsts = [offsets(counts)[:-1] for counts in (n, m, c, pairs)]
+    return np.stack([firsts[0], n, firsts[1], m, firsts[2], c, firsts[3]], 1)
 
 
 def _items(
-    rows: Tensor, block_rows: int, columns: Tensor, block_columns: int, cost: Tensor
+    plan: Plan,
+    coarse: CoarsePlan,
+    rows: Tensor,
+    block_rows: int,
+    columns: Tensor | None,
+    block_columns: int,
+    cost: Tensor,
 ) -> Tensor:
-    """``(graph, first row, first column)`` of every block of every graph, of shape ``T x 3``.
+    """Every block of every graph, of shape ``T x COLUMNS``, on the device.
 
     Graphs with the longest programs come first, so that none of them starts last.
     """
-    order = torch.argsort(cost, descending=True, stable=True)
-    wide = _blocks(columns, block_columns)[order]
-    count = _blocks(rows, block_rows)[order] * wide
-    number = torch.repeat_interleave(torch.arange(order.numel()), count)
-    local = torch.arange(number.numel()) - (count.cumsum(0) - count)[number]
-    row = torch.div(local, wide[number], rounding_mode="floor")
-    column = local - row * wide[number]
-    return torch.stack([order[number], row * block_rows, column * block_columns], 1)
+    graphs = once(coarse._items, "graphs", _graphs, plan, coarse)
+    order = np.argsort(-cost.numpy(), kind="stable")
+    wide = 1 if columns is None else -(-columns.numpy()[order] // block_columns)
+    count = -(-rows.numpy()[order] // block_rows) * wide
+    graph = np.repeat(order, count)
+    local = np.arange(len(graph)) - np.repeat(offsets(count)[:-1], count)
+    wide = np.broadcast_to(wide, order.shape).repeat(count)
+    row, column = local // wide, local % wide
+    items = np.empty((len(graph), COLUMNS.value), dtype=np.int64)
+    items[:, 0], items[:, 1], items[:, 2] = graph, row * block_rows, column * block_columns
+    items[:, 3:] = graphs[graph]
+    return move_together([torch.from_numpy(items)], coarse.counts.device)[0]
 
 
-def _cached(coarse: CoarsePlan, key: tuple, *arguments) -> Tensor:
-    def make() -> Tensor:
-        return move_together([_items(*arguments)], coarse.counts.device)[0]
-
-    return once(coarse._items, key, make)
+def _cached(plan: Plan, coarse: CoarsePlan, kind: str, *arguments) -> Tensor:
+    blocks = tuple(a for a in arguments if isinstance(a, int))
+    return once(coarse._items, (kind, *blocks), _items, plan, coarse, *arguments)
 
 
 def pair_tiles(plan: Plan, coarse: CoarsePlan, block_p: int, block_q: int) -> Tensor:
     """Blocks of cluster pairs; each program walks its graph's edges."""
     c = coarse.clusters
-    return _cached(coarse, ("pairs", block_p, block_q), c, block_p, c, block_q, plan.edges)
+    return _cached(plan, coarse, "pairs", c, block_p, c, block_q, plan.edges)
 
 
 def edge_pair_tiles(plan: Plan, coarse: CoarsePlan, block_e: int, block_q: int) -> Tensor:
     """Blocks of edges times blocks of clusters; each program walks its graph's clusters."""
     c = coarse.clusters
-    return _cached(coarse, ("edge pairs", block_e, block_q), plan.edges, block_e, c, block_q, c)
+    return _cached(plan, coarse, "edge pairs", plan.edges, block_e, c, block_q, c)
 
 
 def edge_tiles(plan: Plan, coarse: CoarsePlan, block: int) -> Tensor:
     """Blocks of edges; each program walks its graph's clusters."""
-    one = torch.ones_like(plan.edges)
-    return _cached(coarse, ("edges", block), plan.edges, block, one, 1, coarse.clusters)
+    return _cached(plan, coarse, "edges", plan.edges, block, None, 1, coarse.clusters)
 
 
 def node_tiles(plan: Plan, coarse: CoarsePlan, block: int) -> Tensor:
     """Blocks of nodes."""
-    one = torch.ones_like(plan.nodes)
-    return _cached(coarse, ("nodes", block), plan.nodes, block, one, 1, plan.nodes)
+    return _cached(plan, coarse, "nodes", plan.nodes, block, None, 1, plan.nodes)
 
 
 def cluster_tiles(plan: Plan, coarse: CoarsePlan, block: int) -> Tensor:
     """Blocks of clusters; each program walks its graph's nodes."""
-    one = torch.ones_like(coarse.clusters)
-    return _cached(coarse, ("clusters", block), coarse.clusters, block, one, 1, plan.nodes)
+    return _cached(plan, coarse, "clusters", coarse.clusters, block, None, 1, plan.nodes)
 
 
 def check_sizes(plan: Plan, coarse: CoarsePlan, node_width: int, edge_width: int) -> None:
@@ -87,7 +124,7 @@ def check_sizes(plan: Plan, coarse: CoarsePlan, node_width: int, edge_width: int
     """
     if "largest" not in coarse._items:
         sizes = plan.nodes, coarse.clusters, plan.edges, coarse.clusters**2
-        coarse._items["largest"] = [int(t.max()) if t.numel() else 0 for t in sizes]
+        coarse._items["largest"] = [int(t.numpy().max(initial=0)) for t in sizes]
     whats = "nodes", "clusters", "edges", "pairs of clusters"
     widths = node_width, node_width, edge_width, edge_width
     for what, n, width in zip(whats, coarse._items["largest"], widths, strict=True):

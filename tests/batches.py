@@ -189,7 +189,9 @@ def everything(
     out = {name: value for name, value in out.items() if value is not None}
     gen = torch.Generator().manual_seed(1)
     loss = sum(
-        (value * torch.randn(value.shape, generator=gen, dtype=torch.float64)).sum()
+        (
+            value * torch.randn(value.shape, generator=gen, dtype=torch.float64).to(value.device)
+        ).sum()
         for value in out.values()
     )
     grads = torch.autograd.grad(loss, list(leaves.values()))

@@ -7,7 +7,8 @@ import hypothesis
 import pytest
 import torch
 
-# pytest finds hooks by their names in this module.
+# pytest finds hooks and fixtures by their names in this module.
+from on_gpu import kernels_on_gpu  # noqa: F401
 from skips import pytest_sessionfinish, pytest_terminal_summary  # noqa: F401
 
 # Read when a kernel is decorated, so it must stand before the first import of tritonpool.kernels.
@@ -15,6 +16,7 @@ os.environ.setdefault("TRITON_INTERPRET", "0" if torch.cuda.is_available() else 
 
 # Also fills torch.empty with NaN, so memory that nobody wrote shows up in the results.
 torch.use_deterministic_algorithms(True)
+os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # what cuBLAS needs for that
 torch.set_num_threads(1)
 
 hypothesis.settings.register_profile("dev", deadline=None)

@@ -11,6 +11,8 @@ from torch import nn
 import tritonpool
 from tritonpool import DiffPool, Graph
 
+pytestmark = pytest.mark.usefixtures("kernels_on_gpu")
+
 
 def batch(dtype=torch.float32):
     return make_sample([6, 0, 1, 9], [14, 0, 0, 20], [1] * 4, K=1, D=5, C=3).to(dtype).graph

@@ -10,6 +10,8 @@ from tritonpool import Graph, kernels, reference
 from tritonpool.kernels.launch import recording
 from tritonpool.planning import coarse_plan
 
+pytestmark = pytest.mark.usefixtures("kernels_on_gpu")
+
 # relative RMS error per tensor; half results carry the rounding of their own dtype
 TOLERANCE = {torch.float64: 1e-12, torch.float32: 1e-5, torch.bfloat16: 2e-2, torch.float16: 2e-3}
 SIZES, EDGES = (7, 0, 1, 40, 5), (15, 0, 1, 140, 0)  # three tiles of 64 edges, the last ragged

@@ -15,6 +15,7 @@ from tritonpool import reference
 from tritonpool.ops import in_plan_order
 from tritonpool.planning import coarse_plan
 
+pytestmark = pytest.mark.usefixtures("kernels_on_gpu")
 on_backends = pytest.mark.parametrize("backend", BACKENDS)
 
 # Several cluster-pair blocks in both directions, three edge tiles and a ragged tail for the tiles

@@ -7,6 +7,7 @@ from hypothesis import given
 
 from tritonpool import Graph, entropy_loss, link_loss
 
+pytestmark = pytest.mark.usefixtures("kernels_on_gpu")
 on_backends = pytest.mark.parametrize("backend", BACKENDS)
 
 

@@ -9,6 +9,8 @@ from tritonpool import Graph, coarsen, lift, sparse
 from tritonpool.bench.memory import saved_bytes
 from tritonpool.losses import assignment_losses
 
+pytestmark = pytest.mark.usefixtures("kernels_on_gpu")
+
 
 def test_ethane_by_hand():
     """Two carbons, one bond: the simplest numbers one can check on paper."""

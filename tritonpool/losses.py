@@ -6,6 +6,8 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
+from torch.autograd import Function
+from torch.autograd.function import once_differentiable
 
 from tritonpool import library
 from tritonpool.autograd import Losses
@@ -26,13 +28,29 @@ def _root(square: Tensor) -> Tensor:
     return torch.where(positive, torch.where(positive, square, 1).sqrt(), 0)
 
 
-def _mean(values: Tensor, plan: Plan) -> Tensor:
-    """The mean over the graphs of a value for each, divided by its number of nodes."""
-    scale = once(plan._items, ("mean", values.dtype), _scale, plan, values.dtype)
-    return torch.dot(values, scale)
+class _WeightedRoots(Function):
+    """``(square, scale) -> sum scale sqrt(square)``, with gradient 0 where ``square`` is 0; each
+    operation is a launch on a GPU, so they are few."""
+
+    @staticmethod
+    def forward(ctx, square, scale):
+        root = square.sqrt()
+        ctx.save_for_backward(root, scale)
+        return torch.dot(root, scale)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, grad):
+        root, scale = ctx.saved_tensors
+        return torch.nan_to_num(scale / root, nan=torch.nan, posinf=0.0).mul_(grad / 2), None
 
 
 def _scale(plan: Plan, dtype: torch.dtype) -> Tensor:
+    """What turns a sum over the graphs into the mean of values divided by numbers of nodes."""
+    return once(plan._items, ("mean", dtype), _inverse_nodes, plan, dtype)
+
+
+def _inverse_nodes(plan: Plan, dtype: torch.dtype) -> Tensor:
     nodes = plan.node_ptr.diff().clamp(min=1)
     return (nodes * len(nodes)).to(dtype).reciprocal()
 
@@ -41,7 +59,7 @@ def _link(r2: Tensor, plan: Plan, convention: str) -> Tensor:
     if not r2.numel():
         return r2.sum()
     if convention == "mean":
-        return _mean(_root(r2), plan)
+        return _WeightedRoots.apply(r2, _scale(plan, r2.dtype))
     nodes = plan.nodes
     entries = len(nodes) * int(nodes.max()) ** 2 if convention == "pyg" else int((nodes**2).sum())
     return _root(r2.sum()) / max(entries, 1)
@@ -51,7 +69,7 @@ def _entropy(total: Tensor, plan: Plan, convention: str) -> Tensor:
     if not total.numel():
         return total.sum()
     if convention == "mean":
-        return _mean(total, plan)
+        return torch.dot(total, _scale(plan, total.dtype))
     nodes = plan.nodes
     rows = len(nodes) * int(nodes.max()) if convention == "pyg" else plan.num_nodes
     return total.sum() / max(rows, 1)

@@ -182,14 +182,13 @@ class DiffPoolMixin:
         the sums over bonds follow the plan, which takes a fraction of the time of a scatter."""
         H_0 = self.initialize(bmg)
         H = self.tau(H_0)
-        ones = H.new_ones(len(H))
         for _ in range(1, self.depth):
             if self.undirected:
                 H = (H + H.index_select(0, bmg.rev_edge_index)) / 2
-            H = self.update(self._messages(H, ones, bmg, plan), H_0)
-        return self.finalize(node_sum(H, ones, plan), bmg.V, V_d)
+            H = self.update(self._messages(H, bmg, plan), H_0)
+        return self.finalize(node_sum(H, None, plan), bmg.V, V_d)
 
-    def _messages(self, H: Tensor, ones: Tensor, bmg: BatchMolGraph, plan: Plan) -> Tensor:
+    def _messages(self, H: Tensor, bmg: BatchMolGraph, plan: Plan) -> Tensor:
         """What the class's ``message`` computes."""
         raise NotImplementedError
 
@@ -318,8 +317,8 @@ class DiffPoolBondMessagePassing(DiffPoolMixin, BondMessagePassing):
         + PARAMETERS
     )
 
-    def _messages(self, H: Tensor, ones: Tensor, bmg: BatchMolGraph, plan: Plan) -> Tensor:
-        return edge_messages(H, ones, bmg.rev_edge_index, plan)
+    def _messages(self, H: Tensor, bmg: BatchMolGraph, plan: Plan) -> Tensor:
+        return edge_messages(H, None, bmg.rev_edge_index, plan)
 
 
 class DiffPoolAtomMessagePassing(DiffPoolMixin, AtomMessagePassing):
@@ -329,6 +328,6 @@ class DiffPoolAtomMessagePassing(DiffPoolMixin, AtomMessagePassing):
         + PARAMETERS
     )
 
-    def _messages(self, H: Tensor, ones: Tensor, bmg: BatchMolGraph, plan: Plan) -> Tensor:
-        into = node_sum(torch.cat([H, bmg.E.to(H.dtype)], 1), ones, plan)
+    def _messages(self, H: Tensor, bmg: BatchMolGraph, plan: Plan) -> Tensor:
+        into = node_sum(torch.cat([H, bmg.E.to(H.dtype)], 1), None, plan)
         return into.index_select(0, plan.src)

@@ -50,33 +50,43 @@ class _SegmentSum(Function):
 
 
 class _EdgeMessages(Function):
-    """``(H, w) -> sum_{k -> u} w_ku h_ku - w_vu h_vu`` for every edge ``u -> v``."""
+    """``(H, w) -> sum_{k -> u} w_ku h_ku - w_vu h_vu`` for every edge ``u -> v``. In a plan that
+    is known to be undirected no reverse is missing, which spares the question."""
 
     @staticmethod
     def forward(ctx, H, w, rev, plan):
         acc = accumulate_in(H, w)
-        ctx.save_for_backward(H, w, rev)
-        ctx.plan = plan
-        rows, weight = H.to(acc), w.to(acc)
-        into = _sum_into(plan.in_ptr, plan.in_edge, weight, rows)
-        back = rev.clamp(min=0)
-        back_weight = torch.where(rev >= 0, weight.index_select(0, back), 0)
-        M = into.index_select(0, plan.src)
-        M.addcmul_(rows.index_select(0, back), back_weight[:, None], value=-1)
+        ctx.save_for_backward(H if ctx.needs_input_grad[1] else None, w, rev)
+        ctx.plan, ctx.dtype, ctx.acc = plan, H.dtype, acc
+        rows, weight = H.to(acc), None if w is None else w.to(acc)
+        M = _sum_into(plan.in_ptr, plan.in_edge, weight, rows).index_select(0, plan.src)
+        if plan.undirected and weight is None:
+            return M.sub_(rows.index_select(0, rev)).to(H.dtype)
+        if plan.undirected:
+            back, back_weight = rev, weight.index_select(0, rev)
+        else:
+            back = rev.clamp(min=0)
+            back_weight = 1.0 if weight is None else weight.index_select(0, back)
+            back_weight = torch.where(rev >= 0, back_weight, 0.0)
+        M.addcmul_(rows.index_select(0, back), back_weight.to(acc)[:, None], value=-1)
         return M.to(H.dtype)
 
     @staticmethod
     @once_differentiable
     def backward(ctx, grad):
         H, w, rev = ctx.saved_tensors
-        plan, acc = ctx.plan, accumulate_in(H, w)
+        plan, acc = ctx.plan, ctx.acc
         grad = grad.to(acc)
-        out = _sum_into(plan.out_ptr, plan.out_edge, None, grad)
-        found = out.index_select(0, plan.dst)
-        has_reverse = (rev >= 0).to(acc)
-        found.addcmul_(grad.index_select(0, rev.clamp(min=0)), has_reverse[:, None], value=-1)
+        found = _sum_into(plan.out_ptr, plan.out_edge, None, grad).index_select(0, plan.dst)
+        if plan.undirected:
+            found.sub_(grad.index_select(0, rev))
+        else:
+            has_reverse = (rev >= 0).to(acc)[:, None]
+            found.addcmul_(grad.index_select(0, rev.clamp(min=0)), has_reverse, value=-1)
         dw = (found * H).sum(1).to(w.dtype) if ctx.needs_input_grad[1] else None
-        return found.mul_(w.to(acc)[:, None]).to(H.dtype), dw, None, None
+        if w is not None:
+            found.mul_(w.to(acc)[:, None])
+        return found.to(ctx.dtype), dw, None, None
 
 
 class _NeighbourSum(Function):
@@ -116,8 +126,9 @@ def group_sum(
     return _SegmentSum.apply(rows, weight, ptr, order, of)
 
 
-def node_sum(H: Tensor, w: Tensor, plan: Plan) -> Tensor:
-    """Sum ``w_e H_e`` over the edges that end in each node: ``E x D`` and ``E`` to ``V x D``."""
+def node_sum(H: Tensor, w: Tensor | None, plan: Plan) -> Tensor:
+    """Sum ``w_e H_e`` over the edges that end in each node: ``E x D`` and ``E`` to ``V x D``;
+    without weights they are 1."""
     return group_sum(H, w, plan.in_ptr, plan.in_edge, plan.dst)
 
 
@@ -127,7 +138,7 @@ def graph_sum(X: Tensor, plan: Plan) -> Tensor:
     return group_sum(X, None, plan.node_ptr, order, plan.batch)
 
 
-def edge_messages(H: Tensor, w: Tensor, rev: Tensor, plan: Plan) -> Tensor:
+def edge_messages(H: Tensor, w: Tensor | None, rev: Tensor, plan: Plan) -> Tensor:
     r"""The messages of a weighted D-MPNN,
     :math:`m_{uv} = \sum_{k \to u} w_{ku} h_{ku} - w_{vu} h_{vu}`.
 
@@ -135,11 +146,12 @@ def edge_messages(H: Tensor, w: Tensor, rev: Tensor, plan: Plan) -> Tensor:
     ----------
     H : Tensor
         the states of the edges, ``E x D``, in the plan's order
-    w : Tensor
-        the weights of the edges, ``E``
+    w : Tensor | None
+        the weights of the edges, ``E``; ``None`` means that they are 1
     rev : Tensor
-        the position of each edge's reverse, or -1 if it has none: an edge that is the reverse of
-        another has that one as its reverse, and a self-loop is its own
+        the position of each edge's reverse, or -1 if it has none, which may not be where the plan
+        is undirected: an edge that is the reverse of another has that one as its reverse, and a
+        self-loop is its own
     plan : Plan
         the plan of the batch
 

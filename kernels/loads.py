@@ -1,0 +1,57 @@
+"""How the kernels read their inputs."""
+
+from __future__ import annotations
+
+import triton
+import triton.language as tl
+
+from .precision import convert
+
+__all__ = ["columns_written", "load_bounds", "load_ends", "load_rows", "load_tile", "load_weights"]
+
+
+@triton.jit
+def load_tile(ptr, row, rows, column, columns):
+    """Some rows and columns of a matrix, zero beyond its last row and column."""
+    mask = (row < rows)[:, None] & (column < columns)[None, :]
+    return tl.load(ptr + row[:, None] * columns + column[None, :], mask, 0.0)
+
+
+@triton.jit
+def load_rows(S_ptr, i, p, K, EVEN_K: tl.constexpr, ACC: tl.constexpr):
+    """``S[i, p]`` for broadcastable ``i`` and ``p``. Columns beyond a graph's clusters are zero,
+    so only the end of a row needs a mask."""
+    if EVEN_K:
+        return convert(tl.load(S_ptr + i * K + p), ACC)
+    return convert(tl.load(S_ptr + i * K + p, (p < K) & (i >= 0), 0.0), ACC)
+
+
+@triton.jit
+def load_ends(src_ptr, dst_ptr, e, first):
+    """The ends of the edges ``e`` within their graph; where it has no edges, ``e`` is -1."""
+    u = tl.load(src_ptr + e, e >= 0, first) - first
+    v = tl.load(dst_ptr + e, e >= 0, first) - first
+    return u.to(tl.int32), v.to(tl.int32)
+
+
+@triton.jit
+def load_weights(w_ptr, e, valid, HAS_W: tl.constexpr, ACC: tl.constexpr):
+    """The weight of each edge, 0 for the padding of the last tile."""
+    if HAS_W:
+        return convert(tl.load(w_ptr + e, valid, 0.0), ACC)
+    return valid.to(ACC)
+
+
+@triton.jit
+def columns_written(c, EVEN_K: tl.constexpr):
+    """How many columns of the rows that go from edges to nodes are used: the clusters, rounded up
+    where that allows wide loads and stores; those in excess are zero."""
+    if EVEN_K:
+        return (c + 3) // 4 * 4
+    return c
+
+
+@triton.jit
+def load_bounds(ptr, v, there):
+    """Where each node's edges start and end."""
+    return tl.load(ptr + v, there, 0), tl.load(ptr + v + 1, there, 0)

@@ -1,0 +1,48 @@
+"""Where there is a GPU, the Triton kernels run on it in every test, also for tensors on the CPU."""
+
+from collections.abc import Callable, Iterator
+from functools import wraps
+
+import pytest
+import torch
+from torch import Tensor
+
+from tritonpool import backend
+from tritonpool.coarse_plan import CoarsePlan
+from tritonpool.plan import Plan
+
+NAMES = "coarsen_fwd", "coarsen_bwd", "lift_fwd", "lift_bwd", "losses_fwd", "losses_bwd"
+
+
+def _through(function: Callable) -> Callable:
+    """The function with its arguments brought to the GPU, and its results back to the CPU."""
+    from tritonpool.kernels.launch import INTERPRETER, target_of
+
+    @wraps(function)
+    def run(*args):
+        first = next(a for a in args if isinstance(a, Tensor))
+        if target_of(first) != INTERPRETER:  # on the GPU already, or launches are only listed
+            return function(*args)
+        moved = [a.to("cuda") if isinstance(a, Tensor | Plan | CoarsePlan) else a for a in args]
+        found = function(*moved)
+        if isinstance(found, Tensor):
+            return found.cpu()
+        return tuple(None if t is None else t.cpu() for t in found)
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def kernels_on_gpu() -> Iterator[None]:
+    """For modules that test the kernels. On a machine without a GPU, where kernels are interpreted,
+    nothing changes."""
+    if not torch.cuda.is_available():
+        yield
+        return
+    from tritonpool import kernels
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(backend, "_interpreting", lambda: True)
+        for name in NAMES:
+            patch.setattr(kernels, name, _through(getattr(kernels, name)))
+        yield

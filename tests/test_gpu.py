@@ -1,0 +1,106 @@
+"""On a real GPU, tensors there from beginning to end. The laws run there, too (on_gpu.py)."""
+
+import pytest
+import torch
+from batches import BACKENDS, Sample, everything, make_sample, relative_rms
+
+import tritonpool
+from tritonpool.losses import assignment_losses
+
+pytestmark = pytest.mark.gpu
+
+LARGE = {"nodes": [23, 0, 3, 30, 1], "edges": [70, 0, 4, 200, 0], "clusters": [18, 1, 2, 20, 1]}
+
+
+def on_gpu(sample: Sample) -> Sample:
+    return Sample(sample.graph.to("cuda"), sample.S.cuda(), sample.clusters)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("C", [None, 5, 20])
+def test_equals_the_dense_formulas(backend, C):
+    sample = make_sample(**LARGE, K=20, D=40, C=C)
+    expected = everything(sample, "einsum")
+    for dtype, tolerance in ((torch.float64, 1e-11), (torch.float32, 1e-5)):
+        found = everything(on_gpu(sample.to(dtype)), backend)
+        assert found.keys() == expected.keys()
+        for name, value in found.items():
+            assert value.is_cuda and value.dtype == dtype
+            assert relative_rms(value.cpu(), expected[name]) < tolerance, name
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_two_runs_agree_bitwise(backend):
+    sample = on_gpu(make_sample(**LARGE, K=20, D=40, C=14).to(torch.float32))
+    first, second = everything(sample, backend), everything(sample, backend)
+    assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+def step(graph, S, clusters):
+    """Forward and backward of the op with its losses: the gradients."""
+    coarse = tritonpool.coarsen(graph, S, clusters)
+    losses = assignment_losses(graph, S, clusters)
+    outputs = [coarse.x, coarse.edge_weight, coarse.edge_attr, *losses]
+    given = [torch.ones_like(t) for t in outputs]
+    return torch.autograd.grad(outputs, [S, graph.x, graph.edge_attr], given)
+
+
+def leaves(sample: Sample):
+    g = sample.graph
+    S, x, F = (t.detach().clone().requires_grad_() for t in (sample.S, g.x, g.edge_attr))
+    return tritonpool.Graph(x, g.edge_index, F, g.edge_weight, g.batch, g.num_graphs), S
+
+
+def test_a_cuda_graph_gives_what_a_call_gives_also_for_new_numbers():
+    sample = on_gpu(make_sample(**LARGE, K=20, D=40, C=14).to(torch.float32))
+    graph, S = leaves(sample)
+    stream = torch.cuda.Stream()
+    stream.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(stream):
+        step(graph, S, sample.clusters)
+    torch.cuda.current_stream().wait_stream(stream)
+    captured = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(captured):
+        found = step(graph, S, sample.clusters)
+    with torch.no_grad():
+        graph.x.mul_(2)
+        S.copy_(sample.S.flip(1).flip(1) ** 2)
+    captured.replay()
+    for value, expected in zip(found, step(graph, S, sample.clusters), strict=True):
+        assert torch.equal(value, expected)
+
+
+def kernels_of(run) -> list[str]:
+    """The names of the kernels, copies and fills that a call starts."""
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA]) as profile:
+        run()
+        torch.cuda.synchronize()
+    kind = torch.autograd.DeviceType.CUDA
+    return [event.name for event in profile.events() if event.device_type == kind]
+
+
+def test_launches_are_few_and_constant_in_the_number_of_graphs():
+    found = []
+    for copies in (1, 40):
+        sizes = {name: values * copies for name, values in LARGE.items()}
+        sample = on_gpu(
+            make_sample(**sizes, K=20, D=40, C=14, weights=False, shuffle=False).to(torch.float32)
+        )
+        graph, S = leaves(sample)
+        step(graph, S, sample.clusters)
+        found.append(kernels_of(lambda g=graph, s=S, c=sample.clusters: step(g, s, c)))
+    assert sorted(found[0]) == sorted(found[1])
+    ours = [name for name in found[0] if name.endswith("_kernel")]
+    assert len(ours) <= 4 + 5, ours
+
+
+def test_nothing_waits_for_the_gpu():
+    sample = on_gpu(make_sample(**LARGE, K=20, D=40, C=14).to(torch.float32))
+    graph, S = leaves(sample)
+    step(graph, S, sample.clusters)
+    torch.cuda.synchronize()
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        step(graph, S, sample.clusters)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
