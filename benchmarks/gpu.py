@@ -15,12 +15,12 @@ from __future__ import annotations
 
 import argparse
 import csv
+import re
 import statistics
 import sys
 import time
 from collections import defaultdict
 from collections.abc import Callable
-from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
@@ -49,14 +49,6 @@ CASES = {
 }
 TOLERANCE = {torch.float32: 1e-5, torch.bfloat16: 2e-2}
 LEAST_COPIES = 4
-
-
-def _on(inputs: Inputs, device: str, dtype: torch.dtype | None = None) -> Inputs:
-    """The inputs on a device; the cluster counts stay on the host."""
-    moved = {k: getattr(inputs, k).to(device) for k in ("edge_index", "batch")}
-    for name in ("x", "edge_attr", "S"):
-        moved[name] = getattr(inputs, name).to(device, dtype or inputs.x.dtype)
-    return replace(inputs, **moved)
 
 
 def prepare(inputs: Inputs, losses: bool, edges: bool) -> tuple[Callable, dict[str, Tensor]]:
@@ -108,10 +100,10 @@ def check(inputs: Inputs, device: str) -> dict[str, float]:
     AssertionError
         if two runs differ in a bit, or a number is not finite
     """
-    run, exact = prepare(_on(inputs, "cpu", torch.float64), True, True)
+    run, exact = prepare(inputs.to("cpu", torch.float64), True, True)
     with use_backend("sparse"):
         run()
-    run, held = prepare(_on(inputs, device), True, True)
+    run, held = prepare(inputs.to(device), True, True)
     run()
     first = {name: value.detach().clone() for name, value in held.items()}
     run()
@@ -238,39 +230,48 @@ def floor_ms(inputs: Inputs, edges: bool) -> float:
 
 
 def kernel_times(runs: list[Callable], rounds: int = 20) -> dict[str, tuple[float, float]]:
-    """Launches and milliseconds of each kernel in one call, on a GPU."""
+    """Launches and milliseconds in one call, on a GPU: of ``"all"`` kernels, copies and fills, of
+    each of our kernels by name, and of those of torch."""
     activities = [torch.profiler.ProfilerActivity.CUDA]
     with torch.profiler.profile(activities=activities) as profile:
         for i in range(rounds):
             runs[i % len(runs)]()
         torch.cuda.synchronize()
+    kind = torch.autograd.DeviceType.CUDA
+    return _by_kernel(
+        [(e.name, e.device_time) for e in profile.events() if e.device_type == kind], rounds
+    )
+
+
+def _by_kernel(events: list[tuple[str, float]], rounds: int) -> dict[str, tuple[float, float]]:
+    """Launches and milliseconds per call from names and microseconds, the longest first."""
     found = defaultdict(lambda: (0.0, 0.0))
-    for event in profile.events():
-        if event.device_type == torch.autograd.DeviceType.CUDA:
-            count, spent = found[event.name]
-            found[event.name] = count + 1 / rounds, spent + event.device_time / 1e3 / rounds
+    for name, spent in events:
+        own = re.fullmatch(r"\w+_kernel", name)
+        for key in ("all", name if own else "of torch"):
+            count, total = found[key]
+            found[key] = count + 1 / rounds, total + spent / 1e3 / rounds
     return dict(sorted(found.items(), key=lambda item: -item[1][1]))
 
 
 def _kernel_rows(name: str, copies: list[Inputs]) -> list[dict]:
     times = kernel_times([prepare(made, True, True)[0] for made in copies])
-    total = sum(count for count, _ in times.values()), sum(spent for _, spent in times.values())
     return [
         {
             **_EMPTY,
             "case": name,
-            "way": f"kernel {kernel[:60]}",
+            "way": f"kernels: {kernel}",
             "ms": round(spent, 5),
             "launches": round(count, 2),
         }
-        for kernel, (count, spent) in [("all", total), *times.items()]
+        for kernel, (count, spent) in times.items()
     ]
 
 
 def measure(name: str, inputs: Inputs, device: str, rounds: int) -> list[dict]:
     """The rows of one case: ours eager and captured, with and without losses and gradient of the
     bond features, ours with the plan, the sparse backend, and PyG with an einsum."""
-    copies = [_on(inputs, device) for _ in range(_copies(inputs, device))]
+    copies = [inputs.to(device) for _ in range(_copies(inputs, device))]
     floors = {e: floor_ms(inputs, e) if device == "cuda" else None for e in (False, True)}
     ways: dict[str, Callable[[], list[Callable]]] = {}
     for losses, edges in ((False, True), (False, False), (True, True)):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pandas as pd
@@ -37,6 +37,14 @@ class Inputs:
     def graph(self) -> Graph:
         """A new Graph, whose plan has still to be made."""
         return Graph(self.x, self.edge_index, self.edge_attr, None, self.batch, self.num_graphs)
+
+    def to(self, device: str, dtype: torch.dtype | None = None) -> Inputs:
+        """A copy on a device, its numbers perhaps in another dtype; the cluster counts stay on the
+        host."""
+        moved = {k: getattr(self, k).to(device) for k in ("edge_index", "batch")}
+        for name in ("x", "edge_attr", "S"):
+            moved[name] = getattr(self, name).to(device, dtype or self.x.dtype)
+        return replace(self, **moved)
 
     def __str__(self) -> str:
         V, E, G = len(self.x), self.edge_index.shape[1], self.num_graphs

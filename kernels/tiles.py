@@ -6,11 +6,13 @@ depend on its batch mates. The figures behind the table are in docs/kernels.md.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
 
-__all__ = ["TARGETS", "Tile", "nearest_target", "tile_for"]
+__all__ = ["TARGETS", "Tile", "nearest_target", "tile_for", "trying"]
 
 TARGETS = ("sm_80", "sm_90", "sm_100", "gfx942")
 
@@ -47,7 +49,7 @@ def _single(kernel: str, C: int, target: str) -> tuple[dict[str, int], int]:
     """Sizes and warps where sums are formed in float32."""
     if kernel == "coarsen_fwd":
         if C < 16:
-            return dict(BP=8, BQ=8, BC=16, BE=32), 1
+            return dict(BP=8, BQ=8, BC=16, BE=16), 1
         return dict(BP=8, BQ=8, BC=64 if C < 128 else 128, BE=16), 4
     if kernel == "coarsen_bwd_assignment":
         if C < 16:
@@ -60,7 +62,7 @@ def _single(kernel: str, C: int, target: str) -> tuple[dict[str, int], int]:
     return {
         "pool": (dict(BV=16, BK=16, BD=64, PART=128), 2),
         "lift": (dict(BV=16, BK=16, BD=64, PART=128), 2),
-        "node_grad": (dict(BV=16, BK=16, BD=32), 1),
+        "node_grad": (dict(BV=32, BK=16, BD=32), 2),
         "weight_grad": (dict(BE=128), 4),
     }[kernel]
 
@@ -88,7 +90,7 @@ def _registers(kernel: str, accumulate: torch.dtype, target: str) -> int | None:
     was seen to, it is told that a thread may have all 255 registers."""
     if target.startswith("gfx"):
         return None
-    hungry = kernel in ("node_grad", "losses_fwd") or "bwd" in kernel
+    hungry = kernel in ("node_grad", "losses_fwd", "coarsen_fwd") or "bwd" in kernel
     seen = {
         ("node_grad", "sm_80"),
         ("coarsen_bwd_features", "sm_100"),
@@ -96,6 +98,19 @@ def _registers(kernel: str, accumulate: torch.dtype, target: str) -> int | None:
     if (kernel, target) in seen:
         return 255
     return 255 if hungry and accumulate == torch.float64 else None
+
+
+_tried: dict[str, Tile] = {}  # not a context variable: backward runs in threads of its own
+
+
+@contextmanager
+def trying(kernel: str, tile: Tile) -> Iterator[None]:
+    """Run the enclosed calls with another tile of one kernel, to time it."""
+    _tried[kernel] = tile
+    try:
+        yield
+    finally:
+        del _tried[kernel]
 
 
 def tile_for(kernel: str, accumulate: torch.dtype, target: str, C: int = 0) -> Tile:
@@ -117,6 +132,8 @@ def tile_for(kernel: str, accumulate: torch.dtype, target: str, C: int = 0) -> T
     Tile
         its sizes; the same for every batch
     """
+    if kernel in _tried:
+        return _tried[kernel]
     target = nearest_target(target)
     if accumulate == torch.float64:
         blocks, warps = _double(kernel)

@@ -78,6 +78,15 @@ def test_a_way_that_fails_leaves_a_row_and_the_others(tmp_path, monkeypatch):
     assert gpu.main(words) == 1
 
 
+def test_kernels_are_summed_by_name():
+    events = [("pool_kernel", 3.0), ("Memset (Device)", 1.0), ("void at::f<4>(x_kernel)", 1.0)] * 2
+    found = gpu._by_kernel(events, 2)
+    assert list(found) == ["all", "pool_kernel", "of torch"]
+    assert found["all"] == (3.0, pytest.approx(5e-3))
+    assert found["pool_kernel"] == (1.0, pytest.approx(3e-3))
+    assert found["of torch"] == (2.0, pytest.approx(2e-3))
+
+
 def test_numbers_that_are_not_finite_are_an_error():
     nan = torch.tensor([float("nan")])
     with pytest.raises(AssertionError, match="dS is not finite"):

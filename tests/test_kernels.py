@@ -7,7 +7,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from tritonpool import Graph, kernels, reference
-from tritonpool.kernels.launch import recording
+from tritonpool.kernels.launch import beside, recording
 from tritonpool.planning import coarse_plan
 
 pytestmark = pytest.mark.usefixtures("kernels_on_gpu")
@@ -412,6 +412,15 @@ def test_launchers_never_wait_for_the_device():
     listed_launches(case)  # makes the lists of work items, once for each batch
     with NoWaiting():
         listed_launches(case)
+
+
+def test_kernels_run_beside_others_only_while_a_graph_is_captured():
+    """On the CPU nothing is captured: what is enclosed runs, and there is nothing to wait for."""
+    case = Case((9,), (20,), [5], 5, 3, 4)
+    with beside(case.S) as join:
+        found = kernels.lift_fwd(case.S, torch.ones(5, 2), case.plan, case.coarse)
+    assert join() is None
+    torch.testing.assert_close(found, case.S.sum(1, keepdim=True).expand(9, 2))
 
 
 def test_a_graph_beyond_32_bit_offsets_is_refused():

@@ -5,7 +5,7 @@ import torch
 from batches import BACKENDS, make_sample, samples
 from hypothesis import given
 
-from tritonpool import Graph, entropy_loss, link_loss
+from tritonpool import Graph, entropy_loss, link_loss, losses
 
 pytestmark = pytest.mark.usefixtures("kernels_on_gpu")
 on_backends = pytest.mark.parametrize("backend", BACKENDS)
@@ -146,3 +146,13 @@ def test_unknown_convention():
     graph, S = cliques(2, 2)
     with pytest.raises(ValueError, match="unknown convention 'dgl'; expected one of mean, pyg, tg"):
         link_loss(graph, S, convention="dgl")
+
+
+def test_a_residual_that_is_not_a_number_is_not_hidden():
+    """A residual of 0 has gradient 0; one that is NaN must not look like it."""
+    square = torch.tensor([4.0, 0.0, torch.nan], requires_grad=True)
+    scale = torch.tensor([0.5, 0.25, 0.25])
+    value = losses._WeightedRoots.apply(square, scale)
+    assert value.isnan()
+    (grad,) = torch.autograd.grad(value, square)
+    assert grad[:2].tolist() == [0.125, 0.0] and grad[2].isnan()

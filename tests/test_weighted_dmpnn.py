@@ -119,6 +119,31 @@ def test_edges_must_come_graph_by_graph():
         WeightedBondMessagePassing(4, 3, 8)(mixed, REV)
 
 
+@pytest.mark.parametrize("reverses", ["all", "some"])
+def test_no_weights_are_weights_of_one(reverses: str):
+    """Of messages and sums, with their gradients; where a reverse may be missing and where not."""
+    if reverses == "some":
+        plan, rev = small_graph(torch.float64).plan, REV
+    else:
+        bmg = next(iter(build_dataloader(dataset(MOLECULES), shuffle=False))).bmg
+        plan, rev = Graph.from_bmg(bmg).plan, bmg.rev_edge_index
+    assert plan.undirected == (reverses == "all") == bool((rev >= 0).all())
+    found = []
+    for w in (None, torch.ones(len(rev), dtype=torch.float64)):
+        gen = torch.Generator().manual_seed(0)
+        H = torch.randn(len(rev), 3, generator=gen, dtype=torch.float64).requires_grad_()
+        outputs = edge_messages(H, w, rev, plan), node_sum(H, w, plan)
+        seeds = [torch.randn(o.shape, generator=gen, dtype=torch.float64) for o in outputs]
+        found.append([*outputs, *torch.autograd.grad(outputs, H, seeds)])
+    for a, b in zip(*found, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-12, atol=1e-12)
+    there = (rev >= 0)[:, None]
+    into = torch.zeros(plan.num_nodes, 3).double().index_add(0, plan.dst, H)
+    expected = into[plan.src] - torch.where(there, H[rev.clamp(min=0)], 0), into
+    torch.testing.assert_close(found[0][:2], list(expected))
+    torch.testing.assert_close(found[0][2], torch.autograd.grad(expected, H, seeds)[0])
+
+
 def test_half_precision_keeps_its_dtype():
     graph = small_graph(torch.float32)
     H = torch.randn(6, 4, dtype=torch.bfloat16, requires_grad=True)
