@@ -323,6 +323,8 @@ def _row(name: str, way: str, make: Callable, device: str, rounds: int) -> dict:
 
 def _add(path: Path, rows: list[dict]) -> None:
     new = not path.exists()
+    if not new and path.read_text().partition("\n")[0] != ",".join(rows[0]):
+        raise ValueError(f"{path} has other columns: name another --output")
     with path.open("a", newline="") as file:
         writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
         if new:

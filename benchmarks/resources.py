@@ -63,7 +63,9 @@ class Build:
         wanted = ("S_ptr", "X_ptr", "F_ptr", "w_ptr")
         words = [f"{n[0]}={given[n][1:]}" for n in wanted if n in given]
         words.append(f"acc={values['ACC']}")
-        words.append("x".join(f"{n}{values[n]}" for n in values if re.fullmatch("B[A-Z]", n)))
+        words.append(
+            "x".join(f"{n}{values[n]}" for n in values if re.fullmatch("B[A-Z]|PART|UNIT", n))
+        )
         words += [n.lower() for n, v in values.items() if v is True]
         return " ".join(words + [f"w{dict(self.options)['num_warps']}"])
 
@@ -88,10 +90,12 @@ def _cases() -> Iterator[tuple]:
     mixed = [(torch.float32, t) for t in (torch.bfloat16, torch.float16)]
     mixed += [(torch.float64, torch.bfloat16), (torch.bfloat16, torch.float64)]
     # 14 fits a block of 16 with the total weight, 20 one of 64; 64 and 300 fill blocks, and 70
-    # also does, but its rows cannot be loaded four numbers at a time; nor can those of D = 37
+    # also does, but its rows cannot be loaded four numbers at a time; nor can those of D = 37.
+    # Rows of 13 can only be loaded one by one, and from 128 on blocks are larger
     for types, K, C, weighted in [
         *itertools.product(own, (16, 20), (0, 14, 20, 64, 70), (False, True)),
         *itertools.product(mixed, (16,), (14,), (False, True)),
+        *itertools.product(own, (16,), (13, 300), (False, True)),
     ]:
         yield *types, K, C, 37 if C == 70 else 300, weighted
 

@@ -16,7 +16,7 @@ from .coarsen_grad import (
     coarsen_bwd_features_kernel,
     weight_grad_kernel,
 )
-from .launch import beside, launch, ready, target_of
+from .launch import forked, launch, ready, target_of
 from .node_grad import node_grad
 from .pool import lift, pool
 from .precision import TRITON, widen
@@ -144,24 +144,26 @@ def coarsen_bwd(
     given = widen(acc, S, X, F, w, W, Fc, dXc, dW, dFc)
     S, X, F, w, W, Fc, dXc, dW, dFc = map(ready, given)
     dS = dX = dF = dw = None
-    with beside(S, need_F or need_X) as join:
-        if need_F and dFc is None:
-            dF = torch.zeros_like(F)
-        elif need_F:
-            dF = _feature_grad(dFc, S, F, w, W, plan, coarse, eps, acc)
-        if need_X:
-            dX = torch.zeros_like(X) if dXc is None else lift(S, dXc, plan, coarse, acc, X.dtype)
-    edges, width = None, 1
-    if (dW is not None or dFc is not None) and (need_S or need_w):
-        edges, width, dw = _edge_grads(
-            dW, dFc, S, F, w, W, Fc, plan, coarse, eps, need_w, acc
-        )  # fmt: skip
-    elif need_w:
-        dw = torch.zeros_like(w)
-    if need_S:
-        nodes = None if dXc is None else (X, dXc)
-        dS = node_grad(S, nodes, edges, width, plan, coarse, acc)
-    join()
+    with forked(S) as beside:
+        with beside():
+            if need_F and dFc is None:
+                dF = torch.zeros_like(F)
+            elif need_F:
+                dF = _feature_grad(dFc, S, F, w, W, plan, coarse, eps, acc)
+            if need_X:
+                dX = (
+                    torch.zeros_like(X) if dXc is None else lift(S, dXc, plan, coarse, acc, X.dtype)
+                )
+        edges, width = None, 1
+        if (dW is not None or dFc is not None) and (need_S or need_w):
+            edges, width, dw = _edge_grads(
+                dW, dFc, S, F, w, W, Fc, plan, coarse, eps, need_w, acc
+            )  # fmt: skip
+        elif need_w:
+            dw = torch.zeros_like(w)
+        if need_S:
+            nodes = None if dXc is None else (X, dXc)
+            dS = node_grad(S, nodes, edges, width, plan, coarse, acc)
     return tuple(
         None if grad is None else grad.to(dtype)
         for grad, dtype in zip((dS, dX, dF, dw), dtypes, strict=True)

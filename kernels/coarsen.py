@@ -13,7 +13,7 @@ from tritonpool.coarse_plan import CoarsePlan
 from tritonpool.dtypes import accumulate_in, weight_dtype
 from tritonpool.plan import Plan
 
-from .launch import beside, launch, ready, target_of
+from .launch import forked, launch, ready, target_of
 from .loads import load_ends, load_rows, load_weights
 from .pool import pool
 from .precision import TRITON, convert, dot, widen
@@ -165,28 +165,28 @@ def coarsen_fwd(
     S, X, F, w = map(ready, widen(acc, S, X, F, w))
     C = 0 if F is None else F.shape[1]
     check_sizes(plan, coarse, max(S.shape[1], X.shape[1]), max(S.shape[1], C))
-    with beside(S) as join:
-        Xc = pool(S, X, plan, coarse, acc)
-    pairs = coarse.plan.num_edges
-    W = S.new_empty(pairs, dtype=weight_dtype(S, w))
-    Fc = None if F is None else F.new_empty(pairs, C)
-    tile = tile_for("coarsen_fwd", acc, target_of(S), C)
-    items = pair_tiles(plan, coarse, tile.blocks["BP"], tile.blocks["BQ"])
-    launch(
-        coarsen_fwd_kernel,
-        (items.shape[0], triton.cdiv(max(C, 1), tile.blocks["BC"])),
-        tile,
-        items_ptr=items,
-        F_ptr=F if C else S,
-        W_ptr=W,
-        Fc_ptr=Fc if C else W,
-        C=C,
-        EPS=eps,
-        HAS_F=C > 0,
-        WIDE=is_wide(C, tile),
-        # wide loads of large blocks go through shared memory, which takes longer than they save
-        UNIT=unit(C) if C < 16 else 1,
-        **edge_arguments(S, w, plan, coarse, acc),
-    )
-    join()
+    with forked(S) as beside:
+        with beside():
+            Xc = pool(S, X, plan, coarse, acc)
+        pairs = coarse.plan.num_edges
+        W = S.new_empty(pairs, dtype=weight_dtype(S, w))
+        Fc = None if F is None else F.new_empty(pairs, C)
+        tile = tile_for("coarsen_fwd", acc, target_of(S), C)
+        items = pair_tiles(plan, coarse, tile.blocks["BP"], tile.blocks["BQ"])
+        launch(
+            coarsen_fwd_kernel,
+            (items.shape[0], triton.cdiv(max(C, 1), tile.blocks["BC"])),
+            tile,
+            items_ptr=items,
+            F_ptr=F if C else S,
+            W_ptr=W,
+            Fc_ptr=Fc if C else W,
+            C=C,
+            EPS=eps,
+            HAS_F=C > 0,
+            WIDE=is_wide(C, tile),
+            # wide loads of large blocks go through shared memory, which takes longer than they save
+            UNIT=unit(C) if C < 16 else 1,
+            **edge_arguments(S, w, plan, coarse, acc),
+        )
     return Xc.to(dtypes[0]), W, None if F is None else Fc.to(dtypes[1])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import cache
@@ -14,7 +14,7 @@ from torch import Tensor
 
 from .tiles import Tile
 
-__all__ = ["Launch", "beside", "even_rows", "launch", "ready", "recording", "target_of"]
+__all__ = ["Launch", "even_rows", "forked", "launch", "ready", "recording", "target_of"]
 
 INTERPRETER = "interpret"
 
@@ -68,19 +68,28 @@ def even_rows(K: int, D: int) -> dict[str, bool]:
 
 
 @contextmanager
-def beside(tensor: Tensor, wanted: bool = True) -> Iterator[Callable[[], None]]:
-    """Launch the enclosed kernels beside those that follow, up to a call of the function given.
+def forked(tensor: Tensor) -> Iterator[Callable[[], AbstractContextManager]]:
+    """Give a context whose launches may run beside the others of this one.
 
-    Only while a CUDA graph is captured: there kernels that do not wait for each other become
-    branches, at no cost to the host. What runs, and hence every result, is the same.
+    They do while a CUDA graph is captured: what does not wait for each other becomes branches of
+    it, at no cost to the host. What runs, and hence every result, is the same.
     """
-    if not (wanted and tensor.is_cuda and torch.cuda.is_current_stream_capturing()):
-        yield lambda: None
+    if not _captured(tensor):
+        yield nullcontext
         return
-    main, side = torch.cuda.current_stream(), _side_stream(tensor.device)
+    main, side = torch.cuda.current_stream(tensor.device), _side_stream(tensor.device)
     side.wait_stream(main)
-    with torch.cuda.stream(side):
-        yield lambda: main.wait_stream(side)
+    try:
+        yield lambda: torch.cuda.stream(side)
+    finally:
+        main.wait_stream(side)
+
+
+def _captured(tensor: Tensor) -> bool:
+    if not tensor.is_cuda:
+        return False
+    with torch.cuda.device(tensor.device):
+        return torch.cuda.is_current_stream_capturing()
 
 
 @cache

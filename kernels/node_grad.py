@@ -153,7 +153,8 @@ def node_grad(
         node features ``V x D`` and cluster features ``P x D`` whose products are the gradient
     edges : tuple[Tensor, Tensor] | None
         what every edge adds to the row of its source, ``slices x E x K``, and to that of its
-        target, ``E x K``, both of dtype ``acc``; columns beyond a graph's clusters are not read
+        target, ``E x K``, both of dtype ``acc``; columns beyond those that
+        are written count nothing
     slice_width : int
         clusters behind each slice; a graph fills the slices that its clusters need
     plan, coarse

@@ -21,7 +21,8 @@ TARGETS = ("sm_80", "sm_90", "sm_100", "gfx942")
 class Tile:
     """The shape of one program."""
 
-    blocks: dict[str, int]  # BP x BQ pairs, BE edges, BV nodes, BK clusters, BC or BD features
+    # BP x BQ pairs, BE edges, BV nodes, BK clusters, BC or BD features, PART features of a program
+    blocks: dict[str, int]
     warps: int
     precision: str  # "x3" or "ieee", see precision.py
     registers: int | None = None  # how many a thread may have; None: as the compiler likes
@@ -62,7 +63,7 @@ def _single(kernel: str, C: int, target: str) -> tuple[dict[str, int], int]:
     return {
         "pool": (dict(BV=16, BK=16, BD=64, PART=128), 2),
         "lift": (dict(BV=16, BK=16, BD=64, PART=128), 2),
-        "node_grad": (dict(BV=32, BK=16, BD=32), 2),
+        "node_grad": (dict(BV=16 if target == "sm_80" else 32, BK=16, BD=32), 2),
         "weight_grad": (dict(BE=128), 4),
     }[kernel]
 
@@ -93,6 +94,7 @@ def _registers(kernel: str, accumulate: torch.dtype, target: str) -> int | None:
     hungry = kernel in ("node_grad", "losses_fwd", "coarsen_fwd") or "bwd" in kernel
     seen = {
         ("node_grad", "sm_80"),
+        ("coarsen_bwd_assignment", "sm_80"),
         ("coarsen_bwd_features", "sm_100"),
     }
     if (kernel, target) in seen:

@@ -38,6 +38,14 @@ def test_rows_are_added(tmp_path, capsys):
         assert not row["error"] and row["chip"] == "CPU"
 
 
+def test_rows_are_not_added_under_other_columns(tmp_path):
+    path = tmp_path / "gpu.csv"
+    path.write_text("case,way,ms\n")
+    with pytest.raises(ValueError, match="gpu.csv has other columns"):
+        gpu._add(path, [{"case": "tiny", "way": "coarsen", "error": ""}])
+    assert path.read_text() == "case,way,ms\n"
+
+
 def test_a_wrong_result_is_an_error(tmp_path, monkeypatch):
     original = sparse.gather_sum
 

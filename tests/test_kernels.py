@@ -7,7 +7,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from tritonpool import Graph, kernels, reference
-from tritonpool.kernels.launch import beside, recording
+from tritonpool.kernels.launch import forked, recording
 from tritonpool.planning import coarse_plan
 
 pytestmark = pytest.mark.usefixtures("kernels_on_gpu")
@@ -179,9 +179,9 @@ def test_coarsen_equals_the_dense_definition(dtype, C, K, weighted, drop):
     assert torch.equal(grads[0][~used], torch.zeros_like(grads[0][~used]))
 
 
-@pytest.mark.parametrize("C", [64, 70])
-def test_more_features_than_a_block_holds(C):
-    case = Case((12,), (40,), [9], 9, C, 5, True, True)
+@pytest.mark.parametrize(("C", "D"), [(64, 5), (70, 5), (130, 150)])
+def test_more_features_than_a_block_or_a_program_holds(C, D):
+    case = Case((12,), (40,), [9], 9, C, D, True, True)
     out, given, grads = run_coarsen(case)
     leaves = case.leaves()
     expected = dense_coarsen(case, *leaves)
@@ -342,11 +342,24 @@ def test_a_graph_alone_is_bitwise_the_graph_in_a_batch():
         assert torch.equal(whole[part], one)
 
 
+def moved_to_gpu(case):
+    """The case with all its tensors on the GPU."""
+    for name in ("S", "X", "F", "w"):
+        setattr(case, name, getattr(case, name).cuda())
+    case.plan = case.plan.to("cuda")
+    case.coarse = coarse_plan(case.plan, case.coarse.clusters, True)
+    return case
+
+
 def test_results_depend_neither_on_the_run_nor_on_the_order_of_work():
     case = Case(SIZES, EDGES, COUNTS[20], 20, 14, 5, True, True)
-    given, slopes, first = everything(case)
+    case = moved_to_gpu(case) if torch.cuda.is_available() else case
+    slopes = torch.randn(2, len(SIZES)).to(case.S.device)
+    given, _, first = everything(case, None, slopes)
     items = case.coarse._items
-    items |= {key: t.flip(0) for key, t in items.items() if isinstance(t, torch.Tensor)}
+    lists = {key: t.flip(0) for key, t in items.items() if isinstance(t, torch.Tensor)}
+    assert len(lists) >= 5 and all(len(t) > 1 for t in lists.values())
+    items |= lists
     _, _, second = everything(case, given, slopes)
     assert all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
 
@@ -414,12 +427,10 @@ def test_launchers_never_wait_for_the_device():
         listed_launches(case)
 
 
-def test_kernels_run_beside_others_only_while_a_graph_is_captured():
-    """On the CPU nothing is captured: what is enclosed runs, and there is nothing to wait for."""
+def test_on_the_cpu_nothing_runs_beside():
     case = Case((9,), (20,), [5], 5, 3, 4)
-    with beside(case.S) as join:
+    with forked(case.S) as beside, beside():
         found = kernels.lift_fwd(case.S, torch.ones(5, 2), case.plan, case.coarse)
-    assert join() is None
     torch.testing.assert_close(found, case.S.sum(1, keepdim=True).expand(9, 2))
 
 
@@ -443,10 +454,7 @@ def test_gpu_equals_the_dense_definition(dtype):
     expected_out = dense_coarsen(case, *(leaves := case.leaves()))
     given = [torch.randn_like(t).to(case.X.dtype) for t in expected_out]
     expected = (*expected_out, *gradients(expected_out, leaves, given))
-    for name in ("S", "X", "F", "w"):
-        setattr(case, name, getattr(case, name).cuda())
-    case.plan = case.plan.to("cuda")
-    case.coarse = coarse_plan(case.plan, case.coarse.clusters, True)
+    case = moved_to_gpu(case)
     runs = [
         everything(case, [t.cuda() for t in given], torch.ones(2, len(SIZES)).cuda())[2]
         for _ in range(2)

@@ -79,7 +79,7 @@ class _Weighted(nn.Module):
         graph : Graph
             the batch, with edges in graph order, edge features ``E x d_e`` and weights ``E``
         rev : Tensor
-            the position of each edge's reverse, or -1 if it has none
+            the position of each edge's reverse, or -1 where the graph lacks it
 
         Returns
         -------
