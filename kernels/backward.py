@@ -68,9 +68,8 @@ def _edge_grads(
         HAS_F=C > 0,
         WIDE=is_wide(C, tile),
         NEED_W=need_w,
-        C=C,
         UNIT=unit(C),
-        **edge_arguments(S, w, plan, coarse, acc),
+        **edge_arguments(S, C, w, plan, coarse, acc),
     )
     if not need_w:
         return (out, into), width, None
@@ -115,9 +114,8 @@ def _feature_grad(
         dFc_ptr=dFc,
         dF_ptr=dF,
         EPS=eps,
-        C=C,
         UNIT=unit(C),
-        **edge_arguments(S, w, plan, coarse, acc),
+        **edge_arguments(S, C, w, plan, coarse, acc),
     )
     return dF
 

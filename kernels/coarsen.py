@@ -133,7 +133,7 @@ def unit(C: int) -> int:
 
 
 def edge_arguments(
-    S: Tensor, w: Tensor | None, plan: Plan, coarse: CoarsePlan, acc: torch.dtype
+    S: Tensor, C: int, w: Tensor | None, plan: Plan, coarse: CoarsePlan, acc: torch.dtype
 ) -> dict:
     """The arguments that the three edge kernels share."""
     K = S.shape[1]
@@ -143,6 +143,7 @@ def edge_arguments(
         "S_ptr": S,
         "w_ptr": S if w is None else w,
         "K": K,
+        "C": C,
         "drop": int(coarse.drop_self_loops),
         "HAS_W": w is not None,
         "EVEN_K": K % 16 == 0,
@@ -181,12 +182,11 @@ def coarsen_fwd(
             F_ptr=F if C else S,
             W_ptr=W,
             Fc_ptr=Fc if C else W,
-            C=C,
             EPS=eps,
             HAS_F=C > 0,
             WIDE=is_wide(C, tile),
             # wide loads of large blocks go through shared memory, which takes longer than they save
             UNIT=unit(C) if C < 16 else 1,
-            **edge_arguments(S, w, plan, coarse, acc),
+            **edge_arguments(S, C, w, plan, coarse, acc),
         )
     return Xc.to(dtypes[0]), W, None if F is None else Fc.to(dtypes[1])

@@ -13,6 +13,10 @@ from tritonpool.losses import assignment_losses
 BACKENDS = ("sparse", "triton")
 EXAMPLES = {"reference": 20, "sparse": 200, "triton": 30}
 
+# Several cluster-pair blocks in both directions, three edge tiles and a ragged tail for the tiles
+# that the kernels use, beside graphs that fill a fraction of one.
+LARGE = {"nodes": [23, 0, 3, 30, 1], "edges": [70, 0, 4, 200, 0], "clusters": [18, 1, 2, 20, 1]}
+
 
 def examples(backend: str):
     """Hypothesis settings for one backend: the interpreter is too slow for many examples."""

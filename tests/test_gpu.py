@@ -2,15 +2,13 @@
 
 import pytest
 import torch
-from batches import BACKENDS, Sample, everything, make_sample, relative_rms
+from batches import BACKENDS, LARGE, Sample, everything, make_sample, relative_rms
 
 import tritonpool
 from tritonpool.kernels.launch import forked
 from tritonpool.losses import assignment_losses
 
 pytestmark = pytest.mark.gpu
-
-LARGE = {"nodes": [23, 0, 3, 30, 1], "edges": [70, 0, 4, 200, 0], "clusters": [18, 1, 2, 20, 1]}
 
 
 def on_gpu(sample: Sample) -> Sample:

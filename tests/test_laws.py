@@ -6,7 +6,16 @@ model, is in test_chemprop_*.py.
 
 import pytest
 import torch
-from batches import BACKENDS, Sample, everything, examples, make_sample, relative_rms, samples
+from batches import (
+    BACKENDS,
+    LARGE,
+    Sample,
+    everything,
+    examples,
+    make_sample,
+    relative_rms,
+    samples,
+)
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -17,10 +26,6 @@ from tritonpool.planning import coarse_plan
 
 pytestmark = pytest.mark.usefixtures("kernels_on_gpu")
 on_backends = pytest.mark.parametrize("backend", BACKENDS)
-
-# Several cluster-pair blocks in both directions, three edge tiles and a ragged tail for the tiles
-# that the kernels use, beside graphs that fill a fraction of one.
-LARGE = {"nodes": [23, 0, 3, 30, 1], "edges": [70, 0, 4, 200, 0], "clusters": [18, 1, 2, 20, 1]}
 
 
 def close(value, expected, tolerance=1e-12):
