@@ -60,7 +60,7 @@ class Build:
         """The dtypes of the tensors, then the tile, then what is switched on."""
         given = dict(self.signature)
         values = dict(self.constants)
-        wanted = ("S_ptr", "X_ptr", "F_ptr", "w_ptr")
+        wanted = ("S_ptr", "X_ptr", "H_ptr", "F_ptr", "w_ptr")
         words = [f"{n[0]}={given[n][1:]}" for n in wanted if n in given]
         words.append(f"acc={values['ACC']}")
         words.append(
@@ -101,7 +101,7 @@ def _cases() -> Iterator[tuple]:
 
 
 def _run_all(own: torch.dtype, rest: torch.dtype, K: int, C: int, D: int, weighted: bool) -> None:
-    """Call all six functions as autograd would, with each set of needed gradients."""
+    """Call all functions as autograd would, with each set of needed gradients."""
     from tritonpool import Graph, kernels
     from tritonpool.planning import coarse_plan
 
@@ -123,6 +123,29 @@ def _run_all(own: torch.dtype, rest: torch.dtype, K: int, C: int, D: int, weight
     kernels.lift_bwd(X, S, Xc, plan, coarse, (True, True))
     r2, ent = kernels.losses_fwd(S, w, plan, coarse)
     kernels.losses_bwd(r2, ent, S, w, plan, coarse, (True, weighted))
+    _run_segments(kernels, random(4, D), X, None if w is None else w.to(own), plan)
+
+
+def _run_segments(kernels: Any, H: Tensor, X: Tensor, w: Tensor | None, plan: Any) -> None:
+    """The sums of message passing, with each set of needed gradients."""
+    rev, into, out = plan.out_edge, plan.in_edge, (plan.out_ptr, plan.out_dst, plan.out_edge)
+    every = [(True, False)] if w is None else [(True, False), (False, True), (True, True)]
+    kernels.messages_fwd(H, w, rev, plan)
+    kernels.segments_fwd(H, w, plan.in_ptr, into, False)
+    for mean in (False, True):
+        kernels.segments_fwd(X, None, plan.node_ptr, None, mean)
+        kernels.segments_bwd(
+            X[:1], None, None, plan.node_ptr, None, plan.batch, mean, (True, False)
+        )
+    for needs in every:
+        kernels.messages_bwd(H, H, w, rev, plan, needs)
+        kernels.segments_bwd(X, H, w, plan.in_ptr, into, plan.dst, False, needs)
+    if w is not None:
+        edges = plan.in_ptr, plan.in_src, into
+        kernels.neighbours_fwd(X, w, edges)
+        kernels.neighbours_bwd(X, X, w, edges, out, (True, True))
+        kernels.shares_fwd(w, *edges[::2], plan.dst, 0.01)
+        kernels.shares_bwd(w, w, *edges[::2], plan.dst, 0.01)
 
 
 def _as_build(call: Any, target: str) -> Build:

@@ -15,13 +15,36 @@ from chemprop.featurizers import SimpleMoleculeMolGraphFeaturizer
 from chemprop.models import MPNN
 from chemprop.nn import BondMessagePassing, MeanAggregation, RegressionFFN
 from rdkit import Chem
+from torch import Tensor
 
 from benchmarks.inputs import smiles
 from benchmarks.tracking import Tracker
 from tritonpool.chemprop import DiffPoolBondMessagePassing, DiffPoolMPNN, GraphReadout
 from tritonpool.chemprop.collate import PlannedMolGraph
 
-__all__ = ["main", "make_step"]
+__all__ = ["main", "make_model", "make_step", "train_one"]
+
+
+def make_model(ratio: float | None, width: int = 300, **settings: object) -> MPNN:
+    """A model with hidden layers of that width; ``ratio=None`` is stock D-MPNN."""
+    if ratio is None:
+        mp = BondMessagePassing(d_h=width)
+        return MPNN(mp, MeanAggregation(), RegressionFFN(input_dim=width, hidden_dim=width))
+    mp = DiffPoolBondMessagePassing(d_h=width, ratio=ratio, **settings)
+    predictor = RegressionFFN(input_dim=mp.output_dim, hidden_dim=width)
+    return DiffPoolMPNN(mp, GraphReadout(), predictor)
+
+
+def train_one(
+    model: MPNN, optimizer: torch.optim.Optimizer, batch: BatchMolGraph, targets: Tensor
+) -> Tensor:
+    """One training step; returns the loss."""
+    optimizer.zero_grad()
+    predicted = model.predictor.train_step(model.fingerprint(batch))
+    loss = torch.nn.functional.mse_loss(predicted, targets)
+    loss.backward()
+    optimizer.step()
+    return loss.detach()
 
 
 def make_step(
@@ -34,23 +57,12 @@ def make_step(
     featurize = SimpleMoleculeMolGraphFeaturizer()
     bmg = BatchMolGraph([featurize(Chem.MolFromSmiles(text)) for text in texts])
     targets = torch.randn(number, 1)
-    if ratio is None:
-        mp = BondMessagePassing()
-        model = MPNN(mp, MeanAggregation(), RegressionFFN(input_dim=mp.output_dim))
-    else:
-        mp = DiffPoolBondMessagePassing(ratio=ratio, **settings)
-        model = DiffPoolMPNN(mp, GraphReadout(), RegressionFFN(input_dim=mp.output_dim))
+    model = make_model(ratio, **settings)
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-4)
 
     def step() -> float:
         batch = bmg if ratio is None else PlannedMolGraph(bmg)
-        optimizer.zero_grad()
-        fingerprint = model.fingerprint(batch)
-        predicted = model.predictor.train_step(fingerprint)
-        loss = torch.nn.functional.mse_loss(predicted, targets)
-        loss.backward()
-        optimizer.step()
-        return float(loss.detach())
+        return float(train_one(model, optimizer, batch, targets))
 
     return step
 

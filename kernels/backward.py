@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import torch
-import triton
 from torch import Tensor
 
 from tritonpool.coarse_plan import CoarsePlan
@@ -20,7 +19,7 @@ from .launch import forked, launch, ready, target_of
 from .node_grad import node_grad
 from .pool import lift, pool
 from .precision import TRITON, widen
-from .tiles import tile_for
+from .tiles import blocks_of, tile_for
 from .work import edge_pair_tiles, edge_tiles
 
 __all__ = ["coarsen_bwd", "lift_bwd"]
@@ -45,7 +44,7 @@ def _edge_grads(
     E, K = plan.num_edges, S.shape[1]
     tile = tile_for("coarsen_bwd_assignment", acc, target_of(S), C)
     width = tile.blocks["BQ"]
-    slices = max(1, triton.cdiv(coarse.max_clusters, width))
+    slices = max(1, blocks_of(coarse.max_clusters, width))
     out = S.new_empty(slices, E, K, dtype=acc)
     into = S.new_empty(E, K, dtype=acc)
     share = S.new_empty(slices, E, dtype=acc) if need_w else out
@@ -107,7 +106,7 @@ def _feature_grad(
     items = edge_tiles(plan, coarse, tile.blocks["BE"])
     launch(
         coarsen_bwd_features_kernel,
-        (items.shape[0], triton.cdiv(C, tile.blocks["BC"])),
+        (items.shape[0], blocks_of(C, tile.blocks["BC"])),
         tile,
         items_ptr=items,
         W_ptr=W,

@@ -17,7 +17,7 @@ from .launch import forked, launch, ready, target_of
 from .loads import load_ends, load_rows, load_weights
 from .pool import pool
 from .precision import TRITON, convert, dot, widen
-from .tiles import Tile, tile_for
+from .tiles import Tile, blocks_of, tile_for
 from .work import check_sizes, pair_tiles, read_item
 
 __all__ = ["coarsen_fwd"]
@@ -176,7 +176,7 @@ def coarsen_fwd(
         items = pair_tiles(plan, coarse, tile.blocks["BP"], tile.blocks["BQ"])
         launch(
             coarsen_fwd_kernel,
-            (items.shape[0], triton.cdiv(max(C, 1), tile.blocks["BC"])),
+            (items.shape[0], blocks_of(max(C, 1), tile.blocks["BC"])),
             tile,
             items_ptr=items,
             F_ptr=F if C else S,

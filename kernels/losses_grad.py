@@ -21,7 +21,7 @@ from .losses import (
     loss_arguments,
 )
 from .precision import convert, dot
-from .tiles import tile_for
+from .tiles import blocks_of, tile_for
 from .work import edge_tiles, node_tiles, read_item
 
 __all__ = ["losses_bwd"]
@@ -154,7 +154,7 @@ def losses_bwd(
         items = node_tiles(plan, coarse, tile.blocks["BV"])
         launch(
             losses_bwd_kernel,
-            (items.shape[0], triton.cdiv(S.shape[1], tile.blocks["BK"])),
+            (items.shape[0], blocks_of(S.shape[1], tile.blocks["BK"])),
             tile,
             items_ptr=items,
             in_ptr=plan.in_ptr,

@@ -13,7 +13,7 @@ from tritonpool.plan import Plan
 from .launch import even_rows, launch, ready, target_of
 from .loads import columns_written, load_bounds, load_tile
 from .precision import TRITON, convert, dot
-from .tiles import tile_for
+from .tiles import blocks_of, tile_for
 from .work import node_tiles, read_item
 
 __all__ = ["node_grad"]
@@ -171,7 +171,7 @@ def node_grad(
     dS = torch.empty_like(S, memory_format=torch.contiguous_format)
     launch(
         node_grad_kernel,
-        (items.shape[0], triton.cdiv(K, tile.blocks["BK"])),
+        (items.shape[0], blocks_of(K, tile.blocks["BK"])),
         tile,
         items_ptr=items,
         out_ptr=plan.out_ptr,

@@ -14,7 +14,7 @@ from tritonpool.plan import Plan
 from .launch import even_rows, launch, ready, target_of
 from .loads import load_tile
 from .precision import TRITON, convert, dot, widen
-from .tiles import tile_for
+from .tiles import blocks_of, tile_for
 from .work import check_sizes, cluster_tiles, node_tiles, read_item
 
 __all__ = ["lift", "lift_fwd", "pool"]
@@ -124,7 +124,7 @@ def pool(S: Tensor, X: Tensor, plan: Plan, coarse: CoarsePlan, acc: torch.dtype)
     Y = X.new_empty(coarse.plan.num_nodes, D)
     launch(
         pool_kernel,
-        (items.shape[0], triton.cdiv(D, tile.blocks["PART"])),
+        (items.shape[0], blocks_of(D, tile.blocks["PART"])),
         tile,
         items_ptr=items,
         S_ptr=S,
@@ -149,7 +149,7 @@ def lift(
     Y = Xc.new_empty(plan.num_nodes, D, dtype=dtype)
     launch(
         lift_kernel,
-        (items.shape[0], triton.cdiv(D, tile.blocks["PART"])),
+        (items.shape[0], blocks_of(D, tile.blocks["PART"])),
         tile,
         items_ptr=items,
         S_ptr=S,

@@ -9,23 +9,32 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 
 import torch
 
-__all__ = ["TARGETS", "Tile", "nearest_target", "tile_for", "trying"]
+__all__ = ["TARGETS", "Tile", "blocks_of", "nearest_target", "tile_for", "trying"]
 
 TARGETS = ("sm_80", "sm_90", "sm_100", "gfx942")
+ROWS = "segment_sum", "segment_spread", "messages", "messages_grad"  # add up rows of segments
+SHARES = "shares", "shares_grad"
 
 
 @dataclass(frozen=True)
 class Tile:
     """The shape of one program."""
 
-    # BP x BQ pairs, BE edges, BV nodes, BK clusters, BC or BD features, PART features of a program
+    # BP x BQ pairs, BE edges, BS edges of a node, BV nodes, BK clusters, BC or BD features, PART
+    # features of a program
     blocks: dict[str, int]
     warps: int
     precision: str  # "x3" or "ieee", see precision.py
     registers: int | None = None  # how many a thread may have; None: as the compiler likes
+
+
+def blocks_of(size: int, block: int) -> int:
+    """How many blocks a dimension has (``triton.cdiv`` takes 40 times as long)."""
+    return -(-size // block)
 
 
 def nearest_target(target: str) -> str:
@@ -65,6 +74,8 @@ def _single(kernel: str, C: int, target: str) -> tuple[dict[str, int], int]:
         "lift": (dict(BV=16, BK=16, BD=64, PART=128), 2),
         "node_grad": (dict(BV=16 if target == "sm_80" else 32, BK=16, BD=32), 2),
         "weight_grad": (dict(BE=128), 4),
+        **dict.fromkeys(ROWS, (dict(BS=4, BD=128), 1)),
+        **dict.fromkeys(SHARES, (dict(BS=32), 1)),
     }[kernel]
 
 
@@ -83,6 +94,8 @@ def _double(kernel: str) -> tuple[dict[str, int], int]:
         "losses_total": (dict(BV=64), 1),
         "losses_bwd": (dict(BV=16, BK=32, BE=16), 2),
         "losses_weight_grad": (dict(BE=32, BK=16), 4),
+        **dict.fromkeys(ROWS, (dict(BS=4, BD=64), 1)),
+        **dict.fromkeys(SHARES, (dict(BS=32), 1)),
     }[kernel]
 
 
@@ -134,8 +147,11 @@ def tile_for(kernel: str, accumulate: torch.dtype, target: str, C: int = 0) -> T
     Tile
         its sizes; the same for every batch
     """
-    if kernel in _tried:
-        return _tried[kernel]
+    return _tried[kernel] if kernel in _tried else _tile(kernel, accumulate, target, C)
+
+
+@cache
+def _tile(kernel: str, accumulate: torch.dtype, target: str, C: int) -> Tile:
     target = nearest_target(target)
     if accumulate == torch.float64:
         blocks, warps = _double(kernel)

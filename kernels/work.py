@@ -45,72 +45,106 @@ def read_item(items_ptr):
     )
 
 
-def _graphs(plan: Plan, coarse: CoarsePlan) -> np.ndarray:
-    """The columns that all items of a graph share, ``G x 7``."""
-    n, m, c, pairs = (
-        t.numpy() for t in (plan.nodes, plan.edges, coarse.clusters, coarse.plan.edges)
-    )
-    firsts = [offsets(counts)[:-1] for counts in (n, m, c, pairs)]
-    return np.stack([firsts[0], n, firsts[1], m, firsts[2], c, firsts[3]], 1)
+# For each kind of list what its rows and columns divide, and how long its programs take.
+KINDS = {
+    "pairs": ("clusters", "clusters", "edges"),
+    "edge pairs": ("edges", "clusters", "clusters"),
+    "edges": ("edges", None, "clusters"),
+    "nodes": ("nodes", None, "nodes"),
+    "clusters": ("clusters", None, "nodes"),
+}
+MOST_ASKED = 16
+# The lists that were asked for last, in any batch: the next batch will need the same ones.
+_asked: dict[tuple[str, int, int], None] = {}
+
+
+def _counts(plan: Plan, coarse: CoarsePlan) -> dict[str, np.ndarray]:
+    counts = {"nodes": plan.nodes, "edges": plan.edges, "clusters": coarse.clusters}
+    return {name: values.numpy() for name, values in counts.items()}
 
 
 def _items(
-    plan: Plan,
-    coarse: CoarsePlan,
-    rows: Tensor,
+    kind: str,
     block_rows: int,
-    columns: Tensor | None,
     block_columns: int,
-    cost: Tensor,
-) -> Tensor:
-    """Every block of every graph, of shape ``T x COLUMNS``, on the device.
+    counts: dict[str, np.ndarray],
+    table: np.ndarray,
+    orders: dict[str, np.ndarray],
+) -> np.ndarray:
+    """Every block of every graph, of shape ``T x COLUMNS``.
 
     Graphs with the longest programs come first, so that none of them starts last.
     """
-    graphs = once(coarse._items, "graphs", _graphs, plan, coarse)
-    order = np.argsort(-cost.numpy(), kind="stable")
-    wide = 1 if columns is None else -(-columns.numpy()[order] // block_columns)
-    count = -(-rows.numpy()[order] // block_rows) * wide
-    graph = np.repeat(order, count)
-    local = np.arange(len(graph)) - np.repeat(offsets(count)[:-1], count)
-    wide = np.broadcast_to(wide, order.shape).repeat(count)
-    row, column = local // wide, local % wide
-    items = np.empty((len(graph), COLUMNS.value), dtype=np.int64)
-    items[:, 0], items[:, 1], items[:, 2] = graph, row * block_rows, column * block_columns
-    items[:, 3:] = graphs[graph]
-    return move_together([torch.from_numpy(items)], coarse.counts.device)[0]
+    rows, columns, cost = KINDS[kind]
+    order = orders[cost]
+    count = -(-counts[rows][order] // block_rows)
+    if columns is not None:
+        wide = -(-counts[columns][order] // block_columns)
+        count *= wide
+    graph = order.repeat(count)
+    local = np.arange(len(graph)) - (count.cumsum() - count).repeat(count)
+    items = table[graph]
+    if columns is not None:
+        wide = wide.repeat(count)
+        local, column = local // wide, local % wide
+        np.multiply(column, block_columns, out=items[:, 2])
+    np.multiply(local, block_rows, out=items[:, 1])
+    return items
 
 
-def _cached(plan: Plan, coarse: CoarsePlan, kind: str, *arguments) -> Tensor:
-    blocks = tuple(a for a in arguments if isinstance(a, int))
-    return once(coarse._items, (kind, *blocks), _items, plan, coarse, *arguments)
+def _make_lists(plan: Plan, coarse: CoarsePlan, wanted: list[tuple[str, int, int]]) -> list[Tensor]:
+    """Lists of work items on the device, in one copy."""
+    counts = _counts(plan, coarse)
+    table = np.zeros((plan.num_graphs, COLUMNS.value), dtype=np.int64)
+    table[:, 0] = np.arange(plan.num_graphs)
+    for column, name in ((3, "nodes"), (5, "edges"), (7, "clusters")):
+        table[:, column] = offsets(counts[name])[:-1]
+        table[:, column + 1] = counts[name]
+    table[:, 9] = offsets(coarse.plan.edges.numpy())[:-1]
+    orders = {name: np.argsort(-values, kind="stable") for name, values in counts.items()}
+    lists = [_items(*key, counts, table, orders) for key in wanted]
+    together = torch.from_numpy(np.concatenate(lists))
+    moved = move_together([together], coarse.counts.device)[0]
+    return list(moved.split([len(items) for items in lists]))
+
+
+def _list(plan: Plan, coarse: CoarsePlan, *key: str | int) -> Tensor:
+    """A list of work items; the first one that a batch asks for is made with all others that
+    batches before it have asked for."""
+    made = once(coarse._items, "work", dict)
+    if key not in made:
+        _asked[key] = _asked.pop(key, None)  # the last one now
+        while len(_asked) > MOST_ASKED:
+            del _asked[next(iter(_asked))]
+        wanted = [k for k in _asked if k not in made]
+        with torch.inference_mode(False):
+            made.update(zip(wanted, _make_lists(plan, coarse, wanted), strict=True))
+    return made[key]
 
 
 def pair_tiles(plan: Plan, coarse: CoarsePlan, block_p: int, block_q: int) -> Tensor:
     """Blocks of cluster pairs; each program walks its graph's edges."""
-    c = coarse.clusters
-    return _cached(plan, coarse, "pairs", c, block_p, c, block_q, plan.edges)
+    return _list(plan, coarse, "pairs", block_p, block_q)
 
 
 def edge_pair_tiles(plan: Plan, coarse: CoarsePlan, block_e: int, block_q: int) -> Tensor:
     """Blocks of edges times blocks of clusters; each program walks its graph's clusters."""
-    c = coarse.clusters
-    return _cached(plan, coarse, "edge pairs", plan.edges, block_e, c, block_q, c)
+    return _list(plan, coarse, "edge pairs", block_e, block_q)
 
 
 def edge_tiles(plan: Plan, coarse: CoarsePlan, block: int) -> Tensor:
     """Blocks of edges; each program walks its graph's clusters."""
-    return _cached(plan, coarse, "edges", plan.edges, block, None, 1, coarse.clusters)
+    return _list(plan, coarse, "edges", block, 1)
 
 
 def node_tiles(plan: Plan, coarse: CoarsePlan, block: int) -> Tensor:
     """Blocks of nodes."""
-    return _cached(plan, coarse, "nodes", plan.nodes, block, None, 1, plan.nodes)
+    return _list(plan, coarse, "nodes", block, 1)
 
 
 def cluster_tiles(plan: Plan, coarse: CoarsePlan, block: int) -> Tensor:
     """Blocks of clusters; each program walks its graph's nodes."""
-    return _cached(plan, coarse, "clusters", coarse.clusters, block, None, 1, plan.nodes)
+    return _list(plan, coarse, "clusters", block, 1)
 
 
 def check_sizes(plan: Plan, coarse: CoarsePlan, node_width: int, edge_width: int) -> None:

@@ -17,6 +17,19 @@ EXAMPLES = {"reference": 20, "sparse": 200, "triton": 30}
 # that the kernels use, beside graphs that fill a fraction of one.
 LARGE = {"nodes": [23, 0, 3, 30, 1], "edges": [70, 0, 4, 200, 0], "clusters": [18, 1, 2, 20, 1]}
 
+# Two graphs; an edge without reverse (1 -> 2), a self-loop (3 -> 3), a node without edges (4)
+EDGES = torch.tensor([[0, 1, 1, 3, 3, 5], [1, 0, 2, 3, 5, 3]])
+REV = torch.tensor([1, 0, -1, 3, 5, 4])
+BATCH = torch.tensor([0, 0, 0, 1, 1, 1])
+
+
+def small_graph(dtype: torch.dtype = torch.float64) -> tritonpool.Graph:
+    """These edges with random features and weights."""
+    x = torch.randn(6, 4, dtype=dtype)
+    return tritonpool.Graph(
+        x, EDGES, torch.randn(6, 3, dtype=dtype), torch.rand(6, dtype=dtype) + 0.1, BATCH, 2
+    )
+
 
 def examples(backend: str):
     """Hypothesis settings for one backend: the interpreter is too slow for many examples."""

@@ -11,7 +11,11 @@ from tritonpool import backend
 from tritonpool.coarse_plan import CoarsePlan
 from tritonpool.plan import Plan
 
-NAMES = "coarsen_fwd", "coarsen_bwd", "lift_fwd", "lift_bwd", "losses_fwd", "losses_bwd"
+
+def _moved(argument: object) -> object:
+    if isinstance(argument, tuple | list):
+        return [_moved(a) for a in argument]
+    return argument.to("cuda") if isinstance(argument, Tensor | Plan | CoarsePlan) else argument
 
 
 def _through(function: Callable) -> Callable:
@@ -23,8 +27,7 @@ def _through(function: Callable) -> Callable:
         first = next(a for a in args if isinstance(a, Tensor))
         if target_of(first) != INTERPRETER:  # on the GPU already, or launches are only listed
             return function(*args)
-        moved = [a.to("cuda") if isinstance(a, Tensor | Plan | CoarsePlan) else a for a in args]
-        found = function(*moved)
+        found = function(*map(_moved, args))
         if isinstance(found, Tensor):
             return found.cpu()
         return tuple(None if t is None else t.cpu() for t in found)
@@ -43,6 +46,6 @@ def kernels_on_gpu() -> Iterator[None]:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(backend, "_interpreting", lambda: True)
-        for name in NAMES:
+        for name in kernels.__all__:
             patch.setattr(kernels, name, _through(getattr(kernels, name)))
         yield

@@ -7,6 +7,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from tritonpool import Graph, kernels, reference
+from tritonpool.kernels import work
 from tritonpool.kernels.launch import forked, recording
 from tritonpool.planning import coarse_plan
 
@@ -356,12 +357,34 @@ def test_results_depend_neither_on_the_run_nor_on_the_order_of_work():
     case = moved_to_gpu(case) if torch.cuda.is_available() else case
     slopes = torch.randn(2, len(SIZES)).to(case.S.device)
     given, _, first = everything(case, None, slopes)
-    items = case.coarse._items
-    lists = {key: t.flip(0) for key, t in items.items() if isinstance(t, torch.Tensor)}
+    items = case.coarse._items["work"]
+    lists = {key: t.flip(0) for key, t in items.items()}
     assert len(lists) >= 5 and all(len(t) > 1 for t in lists.values())
     items |= lists
     _, _, second = everything(case, given, slopes)
     assert all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
+
+
+def test_lists_of_work_are_made_at_once_from_the_second_batch_on(monkeypatch):
+    """A new batch asks for its first list, and gets with it those that batches before it needed."""
+    made = []
+    make = work._make_lists
+    monkeypatch.setattr(work, "_make_lists", lambda *a: made.append(a[-1]) or make(*a))
+    monkeypatch.setattr(work, "_asked", {})
+    one_by_one = Case(SIZES, EDGES, COUNTS[20], 20, 14, weighted=True)
+    listed_launches(one_by_one)
+    assert len(made) >= 5 and all(len(wanted) == 1 for wanted in made)
+    asked = [key for wanted in made for key in wanted]
+    at_once = Case(SIZES, EDGES, COUNTS[20], 20, 14, weighted=True)
+    made.clear()
+    listed_launches(at_once)
+    assert len(made) == 1 and sorted(made[0]) == sorted(asked)
+    for key, items in one_by_one.coarse._items["work"].items():
+        assert torch.equal(at_once.coarse._items["work"][key], items)
+    for size in range(2, 2 * work.MOST_ASKED):
+        work.node_tiles(one_by_one.plan, one_by_one.coarse, size)
+    assert len(work._asked) == work.MOST_ASKED
+    assert list(work._asked)[-1] == ("nodes", size, 1)
 
 
 @pytest.mark.parametrize(

@@ -2,54 +2,14 @@
 
 import pytest
 import torch
+from batches import EDGES, REV, small_graph
 from chemprop.data import build_dataloader
 from chemprop.nn import AtomMessagePassing, BondMessagePassing
 from molecules import MOLECULES, dataset
 from torch import Tensor, nn
 
 from tritonpool import Graph
-from tritonpool.chemprop.segments import edge_messages, graph_sum, neighbour_sum, node_sum
 from tritonpool.chemprop.weighted import WeightedAtomMessagePassing, WeightedBondMessagePassing
-
-# two graphs; an edge without reverse (1 -> 2), a self-loop (3 -> 3), a node without edges (4)
-EDGES = torch.tensor([[0, 1, 1, 3, 3, 5], [1, 0, 2, 3, 5, 3]])
-REV = torch.tensor([1, 0, -1, 3, 5, 4])
-BATCH = torch.tensor([0, 0, 0, 1, 1, 1])
-
-
-def small_graph(dtype: torch.dtype = torch.float64) -> Graph:
-    x = torch.randn(6, 4, dtype=dtype)
-    return Graph(
-        x, EDGES, torch.randn(6, 3, dtype=dtype), torch.rand(6, dtype=dtype) + 0.1, BATCH, 2
-    )
-
-
-def messages_by_hand(H: Tensor, w: Tensor) -> Tensor:
-    rows = []
-    for e in range(6):
-        into = [k for k in range(6) if EDGES[1, k] == EDGES[0, e]]
-        m = sum((w[k] * H[k] for k in into), torch.zeros_like(H[0]))
-        rows.append(m - w[REV[e]] * H[REV[e]] if REV[e] >= 0 else m)
-    return torch.stack(rows)
-
-
-def test_edge_messages_are_the_formula():
-    H, graph = torch.randn(6, 5, dtype=torch.float64), small_graph()
-    found = edge_messages(H, graph.edge_weight, REV, graph.plan)
-    torch.testing.assert_close(found, messages_by_hand(H, graph.edge_weight), rtol=0, atol=1e-14)
-    loop = found[3]  # the loop is its own reverse, so only the other edge into node 3 is left
-    torch.testing.assert_close(loop, graph.edge_weight[5] * H[5], rtol=0, atol=1e-14)
-
-
-def test_gradients_of_all_sums():
-    graph = small_graph()
-    plan, w = graph.plan, graph.edge_weight.requires_grad_()
-    H = torch.randn(6, 2, dtype=torch.float64, requires_grad=True)
-    assert torch.autograd.gradcheck(lambda h, v: edge_messages(h, v, REV, plan), (H, w))
-    assert torch.autograd.gradcheck(lambda h, v: node_sum(h, v, plan), (H, w))
-    assert torch.autograd.gradcheck(lambda h, v: neighbour_sum(h, v, plan), (H, w))
-    assert torch.autograd.gradcheck(lambda h: graph_sum(h, plan), (H,))
-
 
 ENCODERS = {
     "bond": (BondMessagePassing, WeightedBondMessagePassing),
@@ -117,44 +77,6 @@ def test_edges_must_come_graph_by_graph():
     mixed = Graph(graph.x, EDGES[:, swapped], graph.edge_attr, graph.edge_weight, graph.batch, 2)
     with pytest.raises(ValueError, match="edge_index must list the edges graph by graph"):
         WeightedBondMessagePassing(4, 3, 8)(mixed, REV)
-
-
-@pytest.mark.parametrize("reverses", ["all", "some"])
-def test_no_weights_are_weights_of_one(reverses: str):
-    """Of messages and sums, with their gradients; where a reverse may be missing and where not."""
-    if reverses == "some":
-        plan, rev = small_graph(torch.float64).plan, REV
-    else:
-        bmg = next(iter(build_dataloader(dataset(MOLECULES), shuffle=False))).bmg
-        plan, rev = Graph.from_bmg(bmg).plan, bmg.rev_edge_index
-    assert plan.undirected == (reverses == "all") == bool((rev >= 0).all())
-    found = []
-    for w in (None, torch.ones(len(rev), dtype=torch.float64)):
-        gen = torch.Generator().manual_seed(0)
-        H = torch.randn(len(rev), 3, generator=gen, dtype=torch.float64).requires_grad_()
-        outputs = edge_messages(H, w, rev, plan), node_sum(H, w, plan)
-        seeds = [torch.randn(o.shape, generator=gen, dtype=torch.float64) for o in outputs]
-        found.append([*outputs, *torch.autograd.grad(outputs, H, seeds)])
-    for a, b in zip(*found, strict=True):
-        torch.testing.assert_close(a, b, rtol=1e-12, atol=1e-12)
-    there = (rev >= 0)[:, None]
-    into = torch.zeros(plan.num_nodes, 3).double().index_add(0, plan.dst, H)
-    expected = into[plan.src] - torch.where(there, H[rev.clamp(min=0)], 0), into
-    torch.testing.assert_close(found[0][:2], list(expected))
-    torch.testing.assert_close(found[0][2], torch.autograd.grad(expected, H, seeds)[0])
-
-
-def test_half_precision_keeps_its_dtype():
-    graph = small_graph(torch.float32)
-    H = torch.randn(6, 4, dtype=torch.bfloat16, requires_grad=True)
-    w = graph.edge_weight.requires_grad_()
-    found = edge_messages(H, w, REV, graph.plan)
-    assert found.dtype == torch.bfloat16
-    expected = messages_by_hand(H.float(), w)
-    # bfloat16 keeps eight bits, and the sums are rounded to it
-    torch.testing.assert_close(found.float(), expected, rtol=1e-2, atol=1e-2)
-    dH, dw = torch.autograd.grad(found.float().sum(), (H, w))
-    assert dH.dtype == torch.bfloat16 and dw.dtype == torch.float32
 
 
 @pytest.mark.parametrize("undirected", [False, True])

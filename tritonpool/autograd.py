@@ -1,17 +1,29 @@
-"""The op as ``torch.autograd.Function``: save, call the chosen backend, return; nothing else."""
+"""The op and the sums of message passing as ``torch.autograd.Function``: save, call the chosen
+backend, return; nothing else."""
 
 from __future__ import annotations
 
+from contextlib import ExitStack, nullcontext
 from functools import wraps
 
 import torch
-from torch import Tensor
 from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 
 from tritonpool.backend import load_backend
 
-__all__ = ["Coarsen", "Lift", "Losses"]
+__all__ = [
+    "Coarsen",
+    "EdgeMessages",
+    "Lift",
+    "Losses",
+    "NeighbourSum",
+    "SegmentSum",
+    "Shares",
+    "SourceRows",
+]
+
+DEVICES = "cpu", "cuda", "mps", "xpu"  # where autocast may be on
 
 
 def _full_precision(function):
@@ -19,10 +31,10 @@ def _full_precision(function):
 
     @wraps(function)
     def run(ctx, *args):
-        found = next((a for a in args if isinstance(a, Tensor)), None)
-        if found is None:  # backward without any gradient
-            return function(ctx, *args)
-        with torch.autocast(found.device.type, enabled=False):
+        enabled = [device for device in DEVICES if torch.is_autocast_enabled(device)]
+        with ExitStack() if enabled else nullcontext() as stack:
+            for device in enabled:
+                stack.enter_context(torch.autocast(device, enabled=False))
             return function(ctx, *args)
 
     return run
@@ -100,3 +112,99 @@ class Losses(Function):
             dr2.contiguous(), dent.contiguous(), S, w, *ctx.rest, needs, *kept
         )
         return *grads, None, None, None
+
+
+class SegmentSum(Function):
+    """``(rows, w) -> sums``, or means; row ``k`` belongs to segment ``of[k]`` and to no other."""
+
+    @staticmethod
+    @_full_precision
+    def forward(ctx, rows, w, ptr, order, of, mean, backend):
+        ctx.save_for_backward(rows if ctx.needs_input_grad[1] else None, w, ptr, order, of)
+        ctx.mean, ctx.backend = mean, backend
+        return load_backend(backend).segments_fwd(rows, w, ptr, order, mean)
+
+    @staticmethod
+    @once_differentiable
+    @_full_precision
+    def backward(ctx, grad):
+        needs = ctx.needs_input_grad[:2]
+        grads = load_backend(ctx.backend).segments_bwd(grad, *ctx.saved_tensors, ctx.mean, needs)
+        return *grads, None, None, None, None, None
+
+
+class NeighbourSum(Function):
+    """``(X, w) -> sum_{u -> v} w_uv x_u`` for every node ``v``; ``into`` and ``out`` hold the edges
+    by target and by source: where each node's start, their other ends, their positions."""
+
+    @staticmethod
+    @_full_precision
+    def forward(ctx, X, w, into, out, backend):
+        ctx.save_for_backward(X, w, *into, *out)
+        ctx.backend = backend
+        return load_backend(backend).neighbours_fwd(X, w, into)
+
+    @staticmethod
+    @once_differentiable
+    @_full_precision
+    def backward(ctx, grad):
+        X, w, *edges = ctx.saved_tensors
+        needs = ctx.needs_input_grad[:2]
+        grads = load_backend(ctx.backend).neighbours_bwd(grad, X, w, edges[:3], edges[3:], needs)
+        return *grads, None, None, None
+
+
+class EdgeMessages(Function):
+    """``(H, w) -> sum_{k -> u} w_ku h_ku - w_vu h_vu`` for every edge ``u -> v``."""
+
+    @staticmethod
+    @_full_precision
+    def forward(ctx, H, w, rev, plan, backend):
+        ctx.save_for_backward(H if ctx.needs_input_grad[1] else None, w, rev)
+        ctx.plan, ctx.backend = plan, backend
+        return load_backend(backend).messages_fwd(H, w, rev, plan)
+
+    @staticmethod
+    @once_differentiable
+    @_full_precision
+    def backward(ctx, grad):
+        needs = ctx.needs_input_grad[:2]
+        grads = load_backend(ctx.backend).messages_bwd(grad, *ctx.saved_tensors, ctx.plan, needs)
+        return *grads, None, None, None
+
+
+class Shares(Function):
+    """``w -> w`` over the sum of each segment, or over ``least`` if that is more."""
+
+    @staticmethod
+    @_full_precision
+    def forward(ctx, w, ptr, order, of, least, backend):
+        ctx.save_for_backward(w, ptr, order, of)
+        ctx.least, ctx.backend = least, backend
+        return load_backend(backend).shares_fwd(w, ptr, order, of, least)
+
+    @staticmethod
+    @once_differentiable
+    @_full_precision
+    def backward(ctx, grad):
+        dw = load_backend(ctx.backend).shares_bwd(grad, *ctx.saved_tensors, ctx.least)
+        return dw, None, None, None, None, None
+
+
+class SourceRows(Function):
+    """``X -> X[of]``; the backward adds up in the order of ``order``, where autograd's own uses
+    atomics on a GPU."""
+
+    @staticmethod
+    @_full_precision
+    def forward(ctx, X, ptr, order, of, backend):
+        ctx.save_for_backward(ptr, order)
+        ctx.backend = backend
+        return X.index_select(0, of)
+
+    @staticmethod
+    @once_differentiable
+    @_full_precision
+    def backward(ctx, grad):
+        dX = load_backend(ctx.backend).segments_fwd(grad, None, *ctx.saved_tensors, False)
+        return dX, None, None, None, None

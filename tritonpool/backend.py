@@ -6,12 +6,12 @@ Precedence: the ``backend=`` argument, :func:`use_backend`, the environment vari
 
 from __future__ import annotations
 
-import importlib
 import importlib.util
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from functools import cache
 from types import ModuleType
 
 import torch
@@ -68,6 +68,10 @@ def why_not_triton(device: torch.device | str) -> str | None:
         return "the tensors are on the CPU, and TRITON_INTERPRET=1 is not set"
     if device.type != "cuda":
         return f"the tensors are on {device}, which has no Triton support here"
+    return _why_not_card(device) if device.index is None else _why_not_this_card(device)
+
+
+def _why_not_card(device: torch.device) -> str | None:
     if torch.version.hip is not None:
         arch = torch.cuda.get_device_properties(device).gcnArchName.split(":")[0]
         if arch in AMD_TARGETS:
@@ -78,6 +82,9 @@ def why_not_triton(device: torch.device | str) -> str | None:
         name = torch.cuda.get_device_name(device)
         return f"the {name} has compute capability {major}.{minor}, and the kernels need 8.0"
     return None
+
+
+_why_not_this_card = cache(_why_not_card)  # cards stay what they are
 
 
 def choose_backend(device: torch.device | str, backend: str | None = None) -> str:
@@ -118,5 +125,10 @@ def choose_backend(device: torch.device | str, backend: str | None = None) -> st
 
 def load_backend(name: str) -> ModuleType:
     """The module that implements the backend; Triton is imported only here."""
-    modules = {"triton": "kernels", "sparse": "sparse", "reference": "reference"}
-    return importlib.import_module(f"tritonpool.{modules[name]}")
+    if name == "triton":
+        from tritonpool import kernels as backend
+    elif name == "sparse":
+        from tritonpool import sparse as backend
+    else:
+        from tritonpool import reference as backend
+    return backend

@@ -22,6 +22,7 @@ __all__ = [
     "check_cluster_rows",
     "check_clusters",
     "check_counts",
+    "check_scores",
     "check_weights",
 ]
 
@@ -136,6 +137,15 @@ def check_assignment_once(S: Tensor, plan: Plan, coarse: CoarsePlan) -> None:
     elif _passed.get(S) != (S._version, coarse):
         check_assignment(S, plan, coarse)
         _passed[S] = S._version, coarse
+
+
+def check_scores(scores: Tensor, x: Tensor) -> None:
+    """Refuse scores that no assignment can be made of, and say whether ``x`` is to blame."""
+    if not bool(scores.detach().isfinite().all()):
+        what = "the scores hold" if bool(x.isfinite().all()) else "graph.x holds"
+        raise ValueError(
+            f"{what} NaN or infinity: look at the inputs, and whether the training diverges"
+        )
 
 
 def check_weights(w: Tensor | None) -> None:

@@ -7,7 +7,7 @@ import inspect
 import torch
 from torch import Tensor, nn
 
-from tritonpool.checks import check_weights
+from tritonpool.checks import check_scores, check_weights
 from tritonpool.coarse_plan import CoarsePlan, cluster_counts
 from tritonpool.graph import Graph
 from tritonpool.losses import planned_losses
@@ -206,11 +206,7 @@ class DiffPool(nn.Module):
         if self.temperature != 1:
             logits = logits / self.temperature
         if logits.device.type == "cpu" and not torch.compiler.is_compiling():
-            if not bool(logits.detach().isfinite().all()):
-                what = "graph.x holds" if not bool(graph.x.isfinite().all()) else "the scores hold"
-                raise ValueError(
-                    f"{what} NaN or infinity: look at the inputs, and whether the training diverges"
-                )
+            check_scores(logits, graph.x)
         return masked_softmax(logits, coarse.counts[graph.plan.batch])
 
     def coarsen(self, graph: Graph, S: Tensor, coarse: CoarsePlan) -> Graph:

@@ -24,6 +24,16 @@ from tritonpool.coarse_plan import CoarsePlan
 from tritonpool.dtypes import accumulate_in, weight_dtype
 from tritonpool.patterns import SlotPattern, assignment_pattern, pair_pattern, slot_pattern
 from tritonpool.plan import Plan
+from tritonpool.sparse_segments import (
+    messages_bwd,
+    messages_fwd,
+    neighbours_bwd,
+    neighbours_fwd,
+    segments_bwd,
+    segments_fwd,
+    shares_bwd,
+    shares_fwd,
+)
 from tritonpool.sums import gather_sum, sampled_products, segment_sum
 
 __all__ = [
@@ -33,6 +43,14 @@ __all__ = [
     "lift_fwd",
     "losses_bwd",
     "losses_fwd",
+    "messages_bwd",
+    "messages_fwd",
+    "neighbours_bwd",
+    "neighbours_fwd",
+    "segments_bwd",
+    "segments_fwd",
+    "shares_bwd",
+    "shares_fwd",
 ]
 
 # T is made a few columns of the bond features at a time: as many as give it 2 MB in float32, which

@@ -11,12 +11,12 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from tritonpool.chemprop.segments import neighbour_sum
 from tritonpool.chemprop.structure import positions, ring_clusters, ring_fragments
 from tritonpool.diffpool import DiffPool
 from tritonpool.graph import Graph
 from tritonpool.ops import in_plan_order
 from tritonpool.planning import coarse_plan
+from tritonpool.segments import neighbour_sum
 
 __all__ = ["AssignmentPool", "NeighbourScores", "NodeScores"]
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from tritonpool.chemprop.segments import node_sum
 from tritonpool.graph import Graph
+from tritonpool.segments import edge_shares, node_sum
 
 __all__ = ["coarse_inputs"]
 
@@ -53,8 +53,7 @@ def coarse_inputs(
     if normalize == "both":
         X = X / mass.clamp(min=LEAST)
     if normalize != "none":
-        total = node_sum(W[:, None], torch.ones_like(W), coarse.plan)
-        W = W / total.clamp(min=LEAST)[:, 0].index_select(0, coarse.plan.dst)
+        W = edge_shares(W, coarse.plan, LEAST)
     attr = torch.cat([F, W.to(F.dtype)[:, None]], 1)
     X = torch.cat([X, *added], 1) if added else X
     X = X if mass is None else X.to(F.dtype)

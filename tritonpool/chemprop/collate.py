@@ -75,10 +75,11 @@ class PlanCollate:
     def __call__(self, items: object) -> object:
         batch = self.collate(items)
         if isinstance(batch, MulticomponentTrainingBatch):
-            return batch._replace(bmgs=[self._planned(bmg) for bmg in batch.bmgs])
-        return batch._replace(bmg=self._planned(batch.bmg))
+            return batch._replace(bmgs=[self.planned(bmg) for bmg in batch.bmgs])
+        return batch._replace(bmg=self.planned(batch.bmg))
 
-    def _planned(self, bmg: BatchMolGraph) -> PlannedMolGraph:
+    def planned(self, bmg: BatchMolGraph) -> PlannedMolGraph:
+        """The batch with its plan."""
         planned = PlannedMolGraph(bmg)
         if self.settings is not None:
             plan, most, ratio = planned.plan, self.settings.max_clusters, self.settings.ratio

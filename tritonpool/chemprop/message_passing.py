@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import torch
 from chemprop.data import BatchMolGraph
@@ -14,12 +14,12 @@ from tritonpool.chemprop.auxiliary import AUX_MODES, inject
 from tritonpool.chemprop.levels import Level, pool_levels
 from tritonpool.chemprop.readout import aggregate
 from tritonpool.chemprop.ring_pool import RingPool
-from tritonpool.chemprop.segments import edge_messages, node_sum
 from tritonpool.chemprop.settings import DiffPoolSettings
 from tritonpool.chemprop.weighted import WeightedAtomMessagePassing, WeightedBondMessagePassing
 from tritonpool.graph import Graph
 from tritonpool.ops import lift
 from tritonpool.plan import Plan
+from tritonpool.segments import edge_messages, node_sum
 
 __all__ = ["DiffPoolAtomMessagePassing", "DiffPoolBondMessagePassing", "DiffPoolMixin"]
 
@@ -51,6 +51,10 @@ cluster_features, gate, coarse_encoder, coarse_hidden, coarse_depth, link_weight
     ValueError
         if a setting is out of its range
     """
+
+
+def _total(values: Sequence[Tensor]) -> Tensor:
+    return sum(values[1:], values[0])
 
 
 class DiffPoolMixin:
@@ -284,8 +288,7 @@ class DiffPoolMixin:
         return aggregate(graph.x, graph.plan, self.aggregation, self.aggregation_norm)
 
     def _hand_over(self, H: Tensor, losses: list[dict[str, Tensor]]) -> Tensor:
-        link = sum(found["link"] for found in losses)
-        entropy = sum(found["entropy"] for found in losses)
+        link, entropy = (_total([found[name] for found in losses]) for name in ("link", "entropy"))
         if self.aux == "inject":
             return inject(H, self.weigh(link, entropy))
         self._aux.append((link, entropy))
@@ -293,7 +296,7 @@ class DiffPoolMixin:
 
     def weigh(self, link: Tensor, entropy: Tensor) -> Tensor:
         """The auxiliary part of the objective."""
-        return self.link_weight * link + self.entropy_weight * entropy
+        return torch.add(self.link_weight * link, entropy, alpha=self.entropy_weight)
 
     def pop_aux(self) -> tuple[Tensor, Tensor] | None:
         """The link and entropy losses that were kept since the last call, summed over levels and
@@ -302,7 +305,7 @@ class DiffPoolMixin:
         if not kept:
             return None
         links, entropies = zip(*kept, strict=True)
-        return sum(links), sum(entropies)
+        return _total(links), _total(entropies)
 
 
 class DiffPoolBondMessagePassing(DiffPoolMixin, BondMessagePassing):

@@ -14,7 +14,6 @@ import torch
 from torch import Tensor
 from torch.library import custom_op, get_ctx
 
-from tritonpool.chemprop.segments import group_sum
 from tritonpool.chemprop.structure import (
     ring_clusters,
     ring_counts,
@@ -28,6 +27,7 @@ from tritonpool.handles import find, ticket
 from tritonpool.ops import coarse_graph, in_plan_order
 from tritonpool.plan import Plan, move_together, offsets
 from tritonpool.planning import ALWAYS, copies, empty, kept_coarse
+from tritonpool.segments import group_sum
 
 __all__ = ["Partition", "coarsen_partition", "ring_partition"]
 

@@ -6,8 +6,8 @@ import torch
 from chemprop.nn import Aggregation
 from torch import Tensor
 
-from tritonpool.chemprop.segments import graph_sum
 from tritonpool.plan import Plan
+from tritonpool.segments import graph_sum
 
 __all__ = ["GraphReadout", "aggregate"]
 
@@ -26,10 +26,7 @@ def aggregate(H: Tensor, plan: Plan, how: str, norm: float) -> Tensor:
     norm : float
         the constant for ``"norm"``
     """
-    total = graph_sum(H, plan)
-    if how == "mean":
-        counts = plan.node_ptr[1:] - plan.node_ptr[:-1]
-        return total / counts.clamp(min=1).to(total.dtype)[:, None]
+    total = graph_sum(H, plan, mean=how == "mean")
     return total / norm if how == "norm" else total
 
 

@@ -9,8 +9,8 @@ from chemprop.nn.utils import get_activation_function
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from tritonpool.chemprop.segments import edge_messages, neighbour_sum, node_sum
 from tritonpool.graph import Graph
+from tritonpool.segments import edge_messages, neighbour_sum, node_sum, source_rows
 
 __all__ = ["WeightedAtomMessagePassing", "WeightedBondMessagePassing"]
 
@@ -120,7 +120,7 @@ class WeightedBondMessagePassing(_Weighted):
         plan, w = graph.grouped_plan, graph.edge_weight
         # Two products are cheaper than one over [x_u, f_uv]: the first needs a row per node only.
         of_node, of_edge = self.W_i.weight.split([self.d_v, self.W_i.in_features - self.d_v], dim=1)
-        H_0 = F.linear(graph.x, of_node, self.W_i.bias).index_select(0, plan.src)
+        H_0 = source_rows(F.linear(graph.x, of_node, self.W_i.bias), plan)
         H_0 = H_0 + F.linear(graph.edge_attr, of_edge)
         H = self.tau(H_0)
         for _ in range(1, self.depth):
