@@ -53,6 +53,7 @@ POOLED: Models = {
     "DiffPool, ratio 0.05": (("--diffpool-ratio", "0.05"), None),
     "DiffPool, ratio 0.1": (("--diffpool-ratio", "0.1"), None),
     "DiffPool, ratio 0.5": (("--diffpool-ratio", "0.5"), None),
+    "DiffPool, at most 8 clusters": (("--diffpool-max-clusters", "8"), None),
     "DiffPool, atom encoder": (("--diffpool-encoder", "atom"), None),
     "DiffPool, GNN assignment": (("--diffpool-assignment", "gnn"), None),
     "DiffPool, last readout": (("--diffpool-readout", "last"), None),

@@ -93,8 +93,8 @@ class Calls(TorchDispatchMode):
 
 
 def make_host_step(ratio: float | None, molecules: int = 4, width: int = 16) -> Callable[[], None]:
-    """A training step on a new batch each time, up to 64 of them, whose plan the loader has made;
-    ``ratio=None`` is stock D-MPNN."""
+    """A training step on a new batch each time, whose plan the loader has made; ``ratio=None`` is
+    stock D-MPNN. Each 64th call makes the batches of the next 64, which medians do not see."""
     torch.manual_seed(0)
     featurize = SimpleMoleculeMolGraphFeaturizer()
     small = sorted(smiles(64, 0)[1], key=len)[:molecules]

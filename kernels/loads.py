@@ -7,7 +7,17 @@ import triton.language as tl
 
 from .precision import convert
 
-__all__ = ["columns_written", "load_bounds", "load_ends", "load_rows", "load_tile", "load_weights"]
+__all__ = [
+    "columns_written",
+    "load_bounds",
+    "load_ends",
+    "load_features",
+    "load_rows",
+    "load_segment",
+    "load_slots",
+    "load_tile",
+    "load_weights",
+]
 
 
 @triton.jit
@@ -55,3 +65,25 @@ def columns_written(c, EVEN_K: tl.constexpr):
 def load_bounds(ptr, v, there):
     """Where each node's edges start and end."""
     return tl.load(ptr + v, there, 0), tl.load(ptr + v + 1, there, 0)
+
+
+@triton.jit
+def load_slots(ptr, start, s, there, LISTED: tl.constexpr):
+    """Entries of an index list, 0 beyond the end of the segment; without a list the places."""
+    if LISTED:
+        return tl.load(ptr + start + s, there, 0)
+    return start + s
+
+
+@triton.jit
+def load_features(X_ptr, k, there, d, D, ACC: tl.constexpr):
+    """Rows ``k`` and columns ``d`` of ``X``, zero where there is no row."""
+    mask = there[:, None] & (d < D)[None, :]
+    return convert(tl.load(X_ptr + k[:, None] * D + d[None, :], mask, 0.0), ACC)
+
+
+@triton.jit
+def load_segment(ptr_ptr, i):
+    """Where a segment starts and how long it is."""
+    start = tl.load(ptr_ptr + i)
+    return start, (tl.load(ptr_ptr + i + 1) - start).to(tl.int32)

@@ -15,16 +15,9 @@ from tritonpool.dtypes import accumulate_in
 from tritonpool.plan import Plan
 
 from .launch import launch, ready
+from .loads import load_features, load_segment, load_slots, load_weights
 from .precision import convert
-from .segments import (
-    arguments_of,
-    gathered,
-    load_features,
-    load_segment,
-    load_slots,
-    sum_parts,
-    weight_parts,
-)
+from .segments import arguments_of, gathered, sum_parts, weight_parts
 
 __all__ = ["messages_bwd", "messages_fwd"]
 
@@ -65,7 +58,7 @@ def messages_kernel(
         back = tl.load(rev_ptr + e, s < n, -1)
         rows = load_features(H_ptr, back, back >= 0, d, D, ACC)
         if HAS_W:
-            rows *= convert(tl.load(w_ptr + back, back >= 0, 0.0), ACC)[:, None]
+            rows *= load_weights(w_ptr, back, back >= 0, True, ACC)[:, None]
         message = total[None, :] - rows
         m_ptr = M_ptr + e[:, None] * D + d[None, :]
         mask = (s < n)[:, None] & (d < D)[None, :]
@@ -118,7 +111,7 @@ def messages_grad_kernel(
             tl.store(dw_ptr + e, tl.sum(rows * found, 1), there)
         if NEED_X:
             if HAS_W:
-                found = found * convert(tl.load(w_ptr + e, there, 0.0), ACC)[:, None]
+                found = found * load_weights(w_ptr, e, there, True, ACC)[:, None]
             dh_ptr = dH_ptr + e[:, None] * D + d[None, :]
             mask = there[:, None] & (d < D)[None, :]
             tl.store(dh_ptr, convert(found, dH_ptr.dtype.element_ty), mask)
@@ -130,7 +123,7 @@ def _ends(plan: Plan, rev: Tensor) -> dict[str, Tensor]:
         "in_edge_ptr": plan.in_edge,
         "out_ptr": plan.out_ptr,
         "out_edge_ptr": plan.out_edge,
-        "rev_ptr": rev,
+        "rev_ptr": rev.contiguous(),
     }
 
 

@@ -16,15 +16,13 @@ from torch import Tensor
 from tritonpool.dtypes import accumulate_in
 
 from .launch import launch, ready, target_of
+from .loads import load_features, load_segment, load_slots, load_weights
 from .precision import TRITON, convert
 from .tiles import blocks_of, tile_for
 
 __all__ = [
     "arguments_of",
     "gathered",
-    "load_features",
-    "load_segment",
-    "load_slots",
     "neighbours_bwd",
     "neighbours_fwd",
     "segments_bwd",
@@ -34,28 +32,6 @@ __all__ = [
 ]
 
 UNALIGNED = "ptr_ptr", "index_ptr", "order_ptr"
-
-
-@triton.jit
-def load_slots(ptr, start, s, there, LISTED: tl.constexpr):
-    """Entries of an index list, 0 beyond the end of the segment; without a list the places."""
-    if LISTED:
-        return tl.load(ptr + start + s, there, 0)
-    return start + s
-
-
-@triton.jit
-def load_features(X_ptr, k, there, d, D, ACC: tl.constexpr):
-    """Rows ``k`` and columns ``d`` of ``X``, zero where there is no row."""
-    mask = there[:, None] & (d < D)[None, :]
-    return convert(tl.load(X_ptr + k[:, None] * D + d[None, :], mask, 0.0), ACC)
-
-
-@triton.jit
-def load_segment(ptr_ptr, i):
-    """Where a segment starts and how long it is."""
-    start = tl.load(ptr_ptr + i)
-    return start, (tl.load(ptr_ptr + i + 1) - start).to(tl.int32)
 
 
 @triton.jit
@@ -72,7 +48,7 @@ def gathered(
         rows = load_features(X_ptr, k, s < n, d, D, ACC)
         if HAS_W:
             e = load_slots(order_ptr, start, s, s < n, LISTED)
-            rows *= convert(tl.load(w_ptr + e, s < n, 0.0), ACC)[:, None]
+            rows *= load_weights(w_ptr, e, s < n, True, ACC)[:, None]
         total += tl.sum(rows, 0)
     return total
 
@@ -154,7 +130,7 @@ def segment_spread_kernel(
         if NEED_X:
             own = tl.broadcast_to(grad[None, :], (BS, BD))
             if HAS_W:
-                own = own * convert(tl.load(w_ptr + e, there, 0.0), ACC)[:, None]
+                own = own * load_weights(w_ptr, e, there, True, ACC)[:, None]
             dx_ptr = dX_ptr + e[:, None] * D + d[None, :]
             mask = there[:, None] & (d < D)[None, :]
             tl.store(dx_ptr, convert(own, dX_ptr.dtype.element_ty), mask)
@@ -168,6 +144,16 @@ def arguments_of(
     D = X.shape[1]
     grid = segments, blocks_of(D, tile.blocks["BD"])
     return grid, {"tile": tile, "D": D, "EVEN_D": D % 4 == 0, "ACC": TRITON[acc]}
+
+
+def _lists(ptr: Tensor, index: Tensor | None, order: Tensor | None) -> dict:
+    """The index lists; without one the rows stand in the order of their segments."""
+    return {
+        "ptr_ptr": ptr.contiguous(),
+        "index_ptr": ptr if index is None else index.contiguous(),
+        "order_ptr": ptr if order is None else order.contiguous(),
+        "LISTED": order is not None,
+    }
 
 
 def _sum(
@@ -186,14 +172,11 @@ def _sum(
     launch(
         segment_sum_kernel,
         grid,
-        ptr_ptr=ptr,
-        index_ptr=ptr if index is None else index,
-        order_ptr=ptr if order is None else order,
+        **_lists(ptr, index, order),
         w_ptr=X if w is None else w,
         X_ptr=X,
         Y_ptr=Y,
         HAS_W=w is not None,
-        LISTED=order is not None,
         MEAN=mean,
         **common,
     )
@@ -201,11 +184,11 @@ def _sum(
 
 
 def _rows(grad: Tensor) -> Tensor:
-    """The gradient as it is if its rows can be loaded wide, else a copy: concatenated states have
-    gradients that are columns of a wider matrix."""
+    """The gradient as it is if its rows can be loaded four numbers at a time, else a copy:
+    concatenated states have gradients that are columns of a wider matrix."""
     row = grad.stride(0)
-    wide = grad.stride(1) == 1 and row >= grad.shape[1] and row * grad.element_size() % 16 == 0
-    return grad if wide and grad.data_ptr() % 16 == 0 else ready(grad)
+    wide = row % 4 == 0 and row * grad.element_size() % 16 == 0 and grad.data_ptr() % 16 == 0
+    return grad if wide and grad.stride(1) == 1 and row >= grad.shape[1] else ready(grad)
 
 
 def weight_parts(grad: Tensor, blocks: int, E: int, acc: torch.dtype) -> Tensor:
@@ -237,9 +220,7 @@ def _spread(
     launch(
         segment_spread_kernel,
         grid,
-        ptr_ptr=ptr,
-        index_ptr=ptr if index is None else index,
-        order_ptr=ptr if order is None else order,
+        **_lists(ptr, index, order),
         w_ptr=grad if w is None else w,
         X_ptr=grad if X is None else X,
         G_ptr=grad,
@@ -248,7 +229,6 @@ def _spread(
         E=E,
         G_row=grad.stride(0),
         HAS_W=w is not None,
-        LISTED=order is not None,
         MEAN=mean,
         NEED_X=needs[0],
         NEED_W=needs[1],

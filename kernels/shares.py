@@ -10,18 +10,12 @@ from torch import Tensor
 from tritonpool.dtypes import accumulate_in
 
 from .launch import launch, ready, target_of
+from .loads import load_segment, load_slots, load_weights
 from .precision import TRITON, convert
-from .segments import UNALIGNED, load_segment
+from .segments import UNALIGNED
 from .tiles import tile_for
 
 __all__ = ["shares_bwd", "shares_fwd"]
-
-
-@triton.jit
-def load_weights_of(w_ptr, order_ptr, start, s, n, ACC: tl.constexpr):
-    """Places and weights of some slots, 0 beyond the end of the segment."""
-    e = tl.load(order_ptr + start + s, s < n, 0)
-    return e, convert(tl.load(w_ptr + e, s < n, 0.0), ACC)
 
 
 @triton.jit(do_not_specialize_on_alignment=UNALIGNED)
@@ -38,11 +32,14 @@ def shares_kernel(
     start, n = load_segment(ptr_ptr, tl.program_id(0).to(tl.int64))
     total = tl.zeros((BS,), ACC)
     for s0 in tl.range(0, n, BS, num_stages=1):
-        total += load_weights_of(w_ptr, order_ptr, start, s0 + tl.arange(0, BS), n, ACC)[1]
-    divisor = tl.maximum(tl.sum(total, 0), LEAST)
+        s = s0 + tl.arange(0, BS)
+        e = load_slots(order_ptr, start, s, s < n, True)
+        total += load_weights(w_ptr, e, s < n, True, ACC)
+    divisor = tl.maximum(tl.sum(total, 0), tl.full((), LEAST, ACC))
     for s0 in tl.range(0, n, BS, num_stages=1):
         s = s0 + tl.arange(0, BS)
-        e, w = load_weights_of(w_ptr, order_ptr, start, s, n, ACC)
+        e = load_slots(order_ptr, start, s, s < n, True)
+        w = load_weights(w_ptr, e, s < n, True, ACC)
         tl.store(Y_ptr + e, convert(w / divisor, Y_ptr.dtype.element_ty), s < n)
 
 
@@ -64,15 +61,17 @@ def shares_grad_kernel(
     product = tl.zeros((BS,), ACC)
     for s0 in tl.range(0, n, BS, num_stages=1):
         s = s0 + tl.arange(0, BS)
-        e, w = load_weights_of(w_ptr, order_ptr, start, s, n, ACC)
+        e = load_slots(order_ptr, start, s, s < n, True)
+        w = load_weights(w_ptr, e, s < n, True, ACC)
         total += w
         product += w * convert(tl.load(G_ptr + e, s < n, 0.0), ACC)
     found = tl.sum(total, 0)
-    divisor = tl.maximum(found, LEAST)
-    common = tl.where(found >= LEAST, tl.sum(product, 0) / divisor, 0.0)
+    least = tl.full((), LEAST, ACC)
+    divisor = tl.maximum(found, least)
+    common = tl.where(found >= least, tl.sum(product, 0) / divisor, 0.0)
     for s0 in tl.range(0, n, BS, num_stages=1):
         s = s0 + tl.arange(0, BS)
-        e = tl.load(order_ptr + start + s, s < n, 0)
+        e = load_slots(order_ptr, start, s, s < n, True)
         grad = convert(tl.load(G_ptr + e, s < n, 0.0), ACC)
         dw = (grad - common) / divisor
         tl.store(dw_ptr + e, convert(dw, dw_ptr.dtype.element_ty), s < n)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from threading import Lock
+
 import numpy as np
 import torch
 import triton
@@ -54,8 +56,9 @@ KINDS = {
     "clusters": ("clusters", None, "nodes"),
 }
 MOST_ASKED = 16
-# The lists that were asked for last, in any batch: the next batch will need the same ones.
+# The lists that batches lacked last: the next batch will need the same ones.
 _asked: dict[tuple[str, int, int], None] = {}
+_lock = Lock()  # each card has a thread of its own
 
 
 def _counts(plan: Plan, coarse: CoarsePlan) -> dict[str, np.ndarray]:
@@ -113,10 +116,11 @@ def _list(plan: Plan, coarse: CoarsePlan, *key: str | int) -> Tensor:
     batches before it have asked for."""
     made = once(coarse._items, "work", dict)
     if key not in made:
-        _asked[key] = _asked.pop(key, None)  # the last one now
-        while len(_asked) > MOST_ASKED:
-            del _asked[next(iter(_asked))]
-        wanted = [k for k in _asked if k not in made]
+        with _lock:
+            _asked[key] = _asked.pop(key, None)  # the last one now
+            while len(_asked) > MOST_ASKED:
+                del _asked[next(iter(_asked))]
+            wanted = [k for k in _asked if k not in made]
         with torch.inference_mode(False):
             made.update(zip(wanted, _make_lists(plan, coarse, wanted), strict=True))
     return made[key]

@@ -57,6 +57,16 @@ def test_message_passing_is_one_graph(planned: bool):
     assert counter.frame_count <= 2
 
 
+def test_autocast_does_not_break_the_graph():
+    mp = DiffPoolBondMessagePassing(d_h=16, ratio=0.5)
+    compiled = torch.compile(mp, fullgraph=True, backend="aot_eager")
+    found = []
+    for encoder in (compiled, mp):
+        with torch.autocast("cpu", torch.bfloat16):
+            found.append(encoder(PlannedMolGraph(batch_of(MOLECULES[:5]).bmg)))
+    torch.testing.assert_close(*found, rtol=2e-2, atol=2e-2)
+
+
 def test_a_whole_model_is_one_graph():
     mp = DiffPoolBondMessagePassing(d_h=16)
     head = RegressionFFN(input_dim=mp.output_dim)

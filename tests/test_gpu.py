@@ -3,8 +3,17 @@
 import pytest
 import torch
 from batches import BACKENDS, LARGE, Sample, everything, make_sample, relative_rms
+from chemprop.nn import RegressionFFN
+from molecules import POLYMERS, batch_of
 
 import tritonpool
+from tritonpool.chemprop import (
+    DiffPoolAtomMessagePassing,
+    DiffPoolBondMessagePassing,
+    DiffPoolMPNN,
+    GraphReadout,
+)
+from tritonpool.chemprop.collate import PlannedMolGraph
 from tritonpool.kernels.launch import forked
 from tritonpool.losses import assignment_losses
 
@@ -117,3 +126,36 @@ def test_nothing_waits_for_the_gpu():
         step(graph, S, sample.clusters)
     finally:
         torch.cuda.set_sync_debug_mode("default")
+
+
+def train(model: torch.nn.Module, bmg: PlannedMolGraph) -> list[torch.Tensor]:
+    """A forward and a backward: the fingerprints and all gradients."""
+    model.zero_grad()
+    H = model.fingerprint(bmg)
+    H.square().sum().backward()
+    return [H.detach(), *(p.grad.clone() for p in model.message_passing.parameters())]
+
+
+@pytest.fixture
+def without_torchs_care():
+    """Otherwise torch replaces its atomics by something slower that gives the same twice."""
+    torch.use_deterministic_algorithms(False)
+    yield
+    torch.use_deterministic_algorithms(True)
+
+
+@pytest.mark.usefixtures("without_torchs_care")
+@pytest.mark.parametrize("cls", [DiffPoolBondMessagePassing, DiffPoolAtomMessagePassing])
+@pytest.mark.parametrize("settings", [{}, {"coarse_encoder": "atom", "assignment": "gnn"}])
+def test_a_model_gives_what_it_gives_on_the_cpu_and_twice_the_same(cls, settings):
+    torch.manual_seed(0)
+    mp = cls(d_h=40, ratio=0.5, **settings)
+    model = DiffPoolMPNN(mp, GraphReadout(), RegressionFFN(input_dim=mp.output_dim))
+    bmg = PlannedMolGraph(batch_of(POLYMERS).bmg)
+    expected = train(model, bmg)
+    bmg.to("cuda")
+    model.cuda()
+    first, second = train(model, bmg), train(model, bmg)
+    for a, b, value in zip(first, second, expected, strict=True):
+        assert a.is_cuda and torch.equal(a, b)
+        assert relative_rms(a.cpu(), value) < 1e-4

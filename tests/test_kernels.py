@@ -7,8 +7,9 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from tritonpool import Graph, kernels, reference
-from tritonpool.kernels import work
-from tritonpool.kernels.launch import forked, recording
+from tritonpool.kernels import pool, work
+from tritonpool.kernels.launch import forked, launch, recording
+from tritonpool.kernels.tiles import Tile
 from tritonpool.planning import coarse_plan
 
 pytestmark = pytest.mark.usefixtures("kernels_on_gpu")
@@ -39,7 +40,7 @@ def assert_close(found, expected, names, *inputs):
 
 
 class Case:
-    """Random tensors for all six functions; edges unsorted, parallel, directed, self-loops."""
+    """Random tensors for all functions of the op; edges unsorted, parallel, self-loops."""
 
     def __init__(
         self, sizes, edges, counts, K, C, D=5, weighted=False, drop=True, dtypes=torch.float32
@@ -308,7 +309,7 @@ def test_losses_at_the_optimum():
 
 
 def everything(case, given=None, slopes=None):
-    """All results of all six functions for one case."""
+    """All results of all functions of the op for one case."""
     out, given, grads = run_coarsen(case, given)
     lifted = kernels.lift_fwd(case.S, out[0], case.plan, case.coarse)
     back = kernels.lift_bwd(lifted, case.S, out[0], case.plan, case.coarse, (True, True))
@@ -441,6 +442,12 @@ def test_launches_are_constant_in_the_number_of_graphs():
         for calls in (few, many)
     ]
     assert constants[0] == constants[1]
+
+
+def test_a_kernel_takes_its_own_arguments_only():
+    rows, ptr = torch.ones(2, 3), torch.tensor([0, 2])
+    with recording("sm_90"), pytest.raises(TypeError, match="pool_kernel takes no MEAN, ptr"):
+        launch(pool.pool_kernel, (1,), Tile({}, 1, "x3"), ptr=ptr, MEAN=True, X_ptr=rows)
 
 
 def test_launchers_never_wait_for_the_device():

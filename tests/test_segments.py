@@ -14,6 +14,7 @@ from tritonpool.segments import (
     edge_messages,
     edge_shares,
     graph_sum,
+    group_sum,
     neighbour_sum,
     node_sum,
     source_rows,
@@ -21,7 +22,7 @@ from tritonpool.segments import (
 
 pytestmark = pytest.mark.usefixtures("kernels_on_gpu")
 
-LEAST = 0.5  # some nodes are reached by less
+LEAST = 0.3  # some nodes are reached by less; not exact in any precision
 TOLERANCE = {torch.float64: 1e-12, torch.float32: 1e-5, torch.bfloat16: 1e-2, torch.float16: 2e-3}
 OPS = ("messages", "nodes", "neighbours", "graphs", "means", "shares", "sources")
 
@@ -112,8 +113,8 @@ def test_equals_the_plain_loops(name: str, op: str, dtype: torch.dtype, D: int):
 @pytest.mark.parametrize("op", OPS)
 @pytest.mark.parametrize("name", BACKENDS)
 def test_neither_runs_nor_batch_mates_change_a_bit(name: str, op: str):
-    both = {key: values * 2 for key, values in LARGE.items()}
-    H, X, w, plan = large(torch.float32, 36, both)
+    small = {"nodes": [5, 0, 7], "edges": [30, 0, 20], "clusters": [2, 1, 3]}
+    H, X, w, plan = large(torch.float32, 132, {key: 2 * values for key, values in small.items()})
     rev = reverses(plan)
     E, V, G = plan.num_edges // 2, plan.num_nodes // 2, plan.num_graphs // 2
     alone = Graph(X[:V], torch.stack([plan.src[:E], plan.dst[:E]]), None, None, plan.batch[:V], G)
@@ -137,6 +138,61 @@ def test_nothing_there(backend: str, op: str, sizes: tuple):
         assert not found[0][[n == 0 for n in nodes]].any()
 
 
+def test_where_the_sum_is_the_least_divisor(backend: str):
+    """There the gradient is that of a quotient, as with the maximum of the formula."""
+    plan = Graph(torch.zeros(3, 1), torch.tensor([[0, 1], [2, 2]])).plan
+    w = torch.full((2,), LEAST / 2, dtype=torch.float64, requires_grad=True)
+    found = edge_shares(w, plan, LEAST)
+    torch.testing.assert_close(found, torch.full_like(found, 0.5), rtol=0, atol=1e-15)
+    (grad,) = torch.autograd.grad(found[0], w)
+    half = 0.5 / LEAST
+    torch.testing.assert_close(grad, torch.tensor([half, -half], dtype=grad.dtype))
+
+
+def test_numbers_of_rows_that_half_precision_cannot_hold(backend: str):
+    rows = 2049
+    X = torch.ones(rows, 1, dtype=torch.float16, requires_grad=True)
+    plan = Graph(torch.zeros(rows, 1), torch.zeros(2, 0, dtype=torch.int64)).plan
+    found = graph_sum(X, plan, mean=True)
+    (grad,) = torch.autograd.grad(found, X, torch.full_like(found, 512))
+    assert found.item() == 1
+    assert torch.equal(grad, torch.full((rows, 1), 512 / rows, dtype=torch.float16))
+
+
+def test_lists_that_are_columns_of_a_matrix(backend: str):
+    H, graph = torch.randn(6, 3).double(), small_graph()
+    column = torch.stack([REV, REV], 1)[:, 1]
+    assert not column.is_contiguous()
+    expected = edge_messages(H, None, REV, graph.plan)
+    assert torch.equal(edge_messages(H, None, column, graph.plan), expected)
+    order, of = torch.arange(6), torch.tensor([0, 0, 0, 1, 1, 1])
+    ptr = torch.tensor([[0, 0], [3, 0], [6, 0]])
+    found = group_sum(H, None, ptr[:, 0], torch.stack([order, order], 1)[:, 0], of)
+    torch.testing.assert_close(found, torch.stack([H[:3].sum(0), H[3:].sum(0)]))
+
+
+def test_too_few_rows_are_refused(backend: str):
+    """A kernel would read and write beyond their end."""
+    graph, H = small_graph(), torch.randn(6, 3).double()
+    plan, X, w = graph.plan, graph.x, graph.edge_weight
+    for call, words in (
+        (lambda: edge_messages(H[:3], w, REV, plan), r"H .* 6 edges, .* \(3, 3\)"),
+        (lambda: edge_messages(H, w[:5], REV, plan), r"w .* 6 edges, .* \(5,\)"),
+        (lambda: edge_messages(H, w, REV[:5], plan), r"rev .* 6 edges"),
+        (lambda: node_sum(H[:3], w[:3], plan), r"H .* 6 edges"),
+        (lambda: node_sum(H, w[:3], plan), r"weight .* 6 rows"),
+        (lambda: neighbour_sum(X[:5], w, plan), r"X .* 6 nodes"),
+        (lambda: neighbour_sum(X, w[:5], plan), r"w .* 6 edges"),
+        (lambda: graph_sum(X[:5], plan), r"X .* 6 nodes"),
+        (lambda: edge_shares(w[:5], plan, LEAST), r"w .* 6 edges"),
+        (lambda: source_rows(X[:5], plan), r"X .* 6 nodes"),
+        (lambda: group_sum(H, None, plan.in_ptr, REV[:5], plan.dst), r"order .* 6 rows"),
+        (lambda: group_sum(H, None, plan.in_ptr, REV, plan.dst[:5]), r"of .* 6 rows"),
+    ):
+        with pytest.raises(ValueError, match=words):
+            call()
+
+
 def test_a_mean_is_the_sum_over_the_number(backend: str):
     X, plan = torch.randn(6, 3, dtype=torch.float64), small_graph().plan
     expected = torch.stack([X[:3].mean(0), X[3:].mean(0)])
@@ -158,22 +214,23 @@ def test_only_the_gradient_that_is_asked_for(backend: str):
             torch.testing.assert_close(grad, both[asked])
 
 
-@pytest.mark.parametrize("D", [4, 5])
-def test_gradients_of_concatenated_states(backend: str, D: int):
-    """They come as columns of a wider matrix, whose rows are aligned (4) or not (5)."""
+@pytest.mark.parametrize(("D", "before"), [(4, 4), (4, 2), (5, 5)])
+def test_gradients_of_concatenated_states(backend: str, D: int, before: int):
+    """They come as columns of a wider matrix, whose rows can be loaded four numbers at a time, or
+    only start at multiples of 16 bytes, or not even that."""
     graph = small_graph()
     H = torch.randn(6, D, dtype=torch.float64, requires_grad=True)
-    slope, strides = torch.randn(6, 2 * D).double(), []
+    slope, strides = torch.randn(6, before + D).double(), []
 
     def gradient(sums: Tensor) -> Tensor:
         sums.register_hook(lambda grad: strides.append(grad.stride(0)))
-        wide = torch.cat([torch.ones_like(sums), sums], 1)
+        wide = torch.cat([sums.new_ones(6, before), sums], 1)
         return torch.autograd.grad((wide * slope).sum(), H)[0]
 
     found = gradient(node_sum(H, graph.edge_weight, graph.plan))
     by_hand = torch.zeros(6, D).double().index_add(0, EDGES[1], graph.edge_weight[:, None] * H)
     torch.testing.assert_close(found, gradient(by_hand))
-    assert strides == [2 * D, 2 * D]
+    assert strides == [before + D] * 2
 
 
 def test_all_backends_offer_the_same_functions():

@@ -3,10 +3,10 @@ backend, return; nothing else."""
 
 from __future__ import annotations
 
-from contextlib import ExitStack, nullcontext
 from functools import wraps
 
 import torch
+from torch import Tensor
 from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 
@@ -23,18 +23,17 @@ __all__ = [
     "SourceRows",
 ]
 
-DEVICES = "cpu", "cuda", "mps", "xpu"  # where autocast may be on
-
 
 def _full_precision(function):
     """Keep autocast out of the backends, which choose their own precision."""
 
     @wraps(function)
     def run(ctx, *args):
-        enabled = [device for device in DEVICES if torch.is_autocast_enabled(device)]
-        with ExitStack() if enabled else nullcontext() as stack:
-            for device in enabled:
-                stack.enter_context(torch.autocast(device, enabled=False))
+        found = next((a for a in args if isinstance(a, Tensor)), None)
+        # entering a context takes time, and a backward may be without any gradient
+        if found is None or not torch.is_autocast_enabled(found.device.type):
+            return function(ctx, *args)
+        with torch.autocast(found.device.type, enabled=False):
             return function(ctx, *args)
 
     return run

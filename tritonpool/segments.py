@@ -32,6 +32,15 @@ def _backend(tensor: Tensor) -> str:
     return choose_backend(tensor.device)
 
 
+def _check(what: str, tensor: Tensor | None, number: int, of: str) -> None:
+    """Kernels would read and write beyond the end of a tensor with too few rows."""
+    if tensor is not None and not torch.compiler.is_compiling() and len(tensor) != number:
+        raise ValueError(
+            f"{what} must have a row for each of the {number} {of}, but has shape "
+            f"{tuple(tensor.shape)}"
+        )
+
+
 def group_sum(
     rows: Tensor,
     weight: Tensor | None,
@@ -63,19 +72,28 @@ def group_sum(
     -------
     Tensor
         a row for each group, 0 for an empty one
+
+    Raises
+    ------
+    ValueError
+        if weights, order or groups are not as many as rows
     """
+    for name, values in (("weight", weight), ("order", order), ("of", of)):
+        _check(name, values, len(rows), "rows")
     return SegmentSum.apply(rows, weight, ptr, order, of, mean, _backend(rows))
 
 
 def node_sum(H: Tensor, w: Tensor | None, plan: Plan) -> Tensor:
     """Sum ``w_e H_e`` over the edges that end in each node: ``E x D`` and ``E`` to ``V x D``;
     without weights they are 1."""
+    _check("H", H, plan.num_edges, "edges")
     return group_sum(H, w, plan.in_ptr, plan.in_edge, plan.dst)
 
 
 def graph_sum(X: Tensor, plan: Plan, *, mean: bool = False) -> Tensor:
     """Sum the rows of each graph's nodes, or take their mean: ``V x D`` to ``G x D``, 0 for a graph
     without nodes."""
+    _check("X", X, plan.num_nodes, "nodes")
     return group_sum(X, None, plan.node_ptr, None, plan.batch, mean=mean)
 
 
@@ -100,12 +118,21 @@ def edge_messages(H: Tensor, w: Tensor | None, rev: Tensor, plan: Plan) -> Tenso
     -------
     Tensor
         a tensor of shape ``E x D``
+
+    Raises
+    ------
+    ValueError
+        if states, weights or reverses are not as many as edges
     """
+    for name, values in (("H", H), ("w", w), ("rev", rev)):
+        _check(name, values, plan.num_edges, "edges")
     return EdgeMessages.apply(H, w, rev, plan, _backend(H))
 
 
 def neighbour_sum(X: Tensor, w: Tensor, plan: Plan) -> Tensor:
     """Sum ``w_uv X_u`` over the edges ``u -> v`` of each node: ``V x D`` to ``V x D``."""
+    _check("X", X, plan.num_nodes, "nodes")
+    _check("w", w, plan.num_edges, "edges")
     into = plan.in_ptr, plan.in_src, plan.in_edge
     out = plan.out_ptr, plan.out_dst, plan.out_edge
     return NeighbourSum.apply(X, w, into, out, _backend(X))
@@ -114,9 +141,11 @@ def neighbour_sum(X: Tensor, w: Tensor, plan: Plan) -> Tensor:
 def edge_shares(w: Tensor, plan: Plan, least: float) -> Tensor:
     r"""Divide edge weights by the sum of those that reach the same node,
     :math:`w_{uv} / \max(\sum_k w_{kv}, \text{least})`: ``E`` to ``E``."""
+    _check("w", w, plan.num_edges, "edges")
     return Shares.apply(w, plan.in_ptr, plan.in_edge, plan.dst, least, _backend(w))
 
 
 def source_rows(X: Tensor, plan: Plan) -> Tensor:
     """The row of each edge's source: ``V x D`` to ``E x D``."""
+    _check("X", X, plan.num_nodes, "nodes")
     return SourceRows.apply(X, plan.out_ptr, plan.out_edge, plan.src, _backend(X))

@@ -33,7 +33,7 @@ def _sum(ptr: Tensor, order: Tensor, w: Tensor | None, rows: Tensor) -> Tensor:
 
 
 def _sizes(ptr: Tensor, dtype: torch.dtype) -> Tensor:
-    """How many rows each segment has, for a mean; 1 for an empty one."""
+    """How many rows each segment has, in the precision of the sums; 1 for an empty one."""
     return ptr.diff().clamp_(min=1).to(dtype)[:, None]
 
 
@@ -59,11 +59,12 @@ def segments_bwd(
 ) -> tuple[Tensor | None, Tensor | None]:
     """Gradients of :func:`segments_fwd` w.r.t. ``rows``, which only that of ``w`` asks for, and
     ``w``, where needed."""
-    own = (grad / _sizes(ptr, grad.dtype) if mean else grad).index_select(0, of)
-    dw = (rows * own).sum(1, dtype=w.dtype) if needs[1] else None
+    acc = accumulate_in(grad, w)
+    own = (grad.to(acc) / _sizes(ptr, acc) if mean else grad).index_select(0, of)
+    dw = (rows.to(acc) * own).sum(1).to(w.dtype) if needs[1] else None
     if not needs[0]:
         return None, dw
-    return (own if w is None else (own * w[:, None]).to(grad.dtype)), dw
+    return (own if w is None else own * w.to(acc)[:, None]).to(grad.dtype), dw
 
 
 def neighbours_fwd(X: Tensor, w: Tensor, into: Sequence[Tensor]) -> Tensor:
@@ -132,20 +133,16 @@ def messages_bwd(
         has_reverse = (rev >= 0).to(acc)[:, None]
         found.addcmul_(grad.index_select(0, rev.clamp(min=0)), has_reverse, value=-1)
     dw = (found * H).sum(1).to(w.dtype) if needs[1] else None
-    if w is not None:
-        found.mul_(w.to(acc)[:, None])
-    return found.to(dtype), dw
-
-
-def _divisor(w: Tensor, ptr: Tensor, order: Tensor, of: Tensor, least: float) -> Tensor:
-    total = gather_sum(ptr, order, w[:, None])[:, 0]
-    return total.clamp_(min=least).index_select(0, of)
+    if not needs[0]:
+        return None, dw
+    return (found if w is None else found.mul_(w.to(acc)[:, None])).to(dtype), dw
 
 
 def shares_fwd(w: Tensor, ptr: Tensor, order: Tensor, of: Tensor, least: float) -> Tensor:
     """Weights over sums of weights (the formula: :func:`tritonpool.segments.edge_shares`)."""
     own = w.to(accumulate_in(w))
-    return (own / _divisor(own, ptr, order, of, least)).to(w.dtype)
+    total = gather_sum(ptr, order, own[:, None])[:, 0]
+    return (own / total.clamp_(min=least).index_select(0, of)).to(w.dtype)
 
 
 def shares_bwd(
@@ -153,7 +150,8 @@ def shares_bwd(
 ) -> Tensor:
     """The gradient of :func:`shares_fwd` w.r.t. ``w``."""
     own, grad = w.to(accumulate_in(w)), grad.to(accumulate_in(w))
-    divisor = _divisor(own, ptr, order, of, least)
-    pulled = (grad * own)[:, None]
-    common = gather_sum(ptr, order, pulled)[:, 0].index_select(0, of).div_(divisor)
-    return (grad - common.masked_fill_(divisor <= least, 0)).div_(divisor).to(w.dtype)
+    total, product = gather_sum(ptr, order, torch.stack([own, grad * own], 1)).unbind(1)
+    divisor = total.clamp(min=least)
+    common = (product / divisor).masked_fill_(total < least, 0)
+    found = (grad - common.index_select(0, of)).div_(divisor.index_select(0, of))
+    return found.to(w.dtype)

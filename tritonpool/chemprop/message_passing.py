@@ -19,7 +19,7 @@ from tritonpool.chemprop.weighted import WeightedAtomMessagePassing, WeightedBon
 from tritonpool.graph import Graph
 from tritonpool.ops import lift
 from tritonpool.plan import Plan
-from tritonpool.segments import edge_messages, node_sum
+from tritonpool.segments import edge_messages, node_sum, source_rows
 
 __all__ = ["DiffPoolAtomMessagePassing", "DiffPoolBondMessagePassing", "DiffPoolMixin"]
 
@@ -333,4 +333,4 @@ class DiffPoolAtomMessagePassing(DiffPoolMixin, AtomMessagePassing):
 
     def _messages(self, H: Tensor, bmg: BatchMolGraph, plan: Plan) -> Tensor:
         into = node_sum(torch.cat([H, bmg.E.to(H.dtype)], 1), None, plan)
-        return into.index_select(0, plan.src)
+        return source_rows(into, plan)
