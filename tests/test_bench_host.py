@@ -70,7 +70,7 @@ with on_the_host_only() as idle:
     H = torch.zeros(5, 4)
     common = dict(ptr_ptr=plan.in_ptr, index_ptr=plan.in_ptr, order_ptr=plan.in_ptr, X_ptr=H[:4],
                   G_ptr=H[:3], dX_ptr=H[:4], dw_ptr=H, HAS_W=True, LISTED=True, MEAN=False,
-                  NEED_X=True, NEED_W=False)
+                  NEED_X=True, NEED_W=False, G_row=4)
     grid, more = segments.arguments_of("segment_spread", H, torch.float32, 3)
     aligned, moved = torch.zeros(5)[:4], torch.zeros(5)[1:]
     found = []
