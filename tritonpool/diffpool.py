@@ -207,7 +207,7 @@ class DiffPool(nn.Module):
             logits = logits / self.temperature
         if logits.device.type == "cpu" and not torch.compiler.is_compiling():
             check_scores(logits, graph.x)
-        return masked_softmax(logits, coarse.counts[graph.plan.batch])
+        return masked_softmax(logits, coarse.counts.index_select(0, graph.plan.batch))
 
     def coarsen(self, graph: Graph, S: Tensor, coarse: CoarsePlan) -> Graph:
         """The coarse batch."""
