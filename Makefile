@@ -5,7 +5,7 @@ TORCH ?=
 TORCH_INDEX ?= $(if $(filter cpu,$(TORCH)),https://download.pytorch.org/whl/cpu)
 # Processes that run tests, seconds that all tests together may take, and more words for pytest.
 JOBS ?= 2
-LIMIT ?= 600
+LIMIT ?= 900
 ARGS ?=
 
 BIN := .venv/bin
