@@ -20,14 +20,12 @@ from unittest.mock import patch
 
 import torch
 from chemprop.data import BatchMolGraph
-from chemprop.featurizers import SimpleMoleculeMolGraphFeaturizer
-from rdkit import Chem
 from torch.utils._python_dispatch import TorchDispatchMode
 from triton.backends.compiler import GPUTarget
 from triton.backends.driver import DriverBase
 from triton.runtime import driver
 
-from benchmarks.inputs import smiles
+from benchmarks.inputs import mol_graphs, smiles
 from benchmarks.step import make_model, train_one
 from benchmarks.tracking import Tracker
 from tritonpool import use_backend
@@ -40,8 +38,8 @@ __all__ = ["Calls", "Idle", "main", "make_host_step", "on_the_host_only"]
 class Idle(DriverBase):
     """Compiles for one target, and lists the builds that it should start and does not."""
 
-    def __init__(self, capability: int = 90):
-        self.target = GPUTarget("cuda", capability, 32)
+    def __init__(self):
+        self.target = GPUTarget("cuda", 90, 32)
         self.started: list[str] = []
         self.utils = self
 
@@ -96,9 +94,7 @@ def make_host_step(ratio: float | None, molecules: int = 4, width: int = 16) -> 
     """A training step on a new batch each time, whose plan the loader has made; ``ratio=None`` is
     stock D-MPNN. Each 64th call makes the batches of the next 64, which medians do not see."""
     torch.manual_seed(0)
-    featurize = SimpleMoleculeMolGraphFeaturizer()
-    small = sorted(smiles(64, 0)[1], key=len)[:molecules]
-    graphs = [featurize(Chem.MolFromSmiles(text)) for text in small]
+    graphs = mol_graphs(sorted(smiles(64, 0)[1], key=len)[:molecules])
     model = make_model(ratio, width)
     optimizer = torch.optim.Adam(model.parameters(), fused=True)
     targets = torch.randn(molecules, 1)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pandas as pd
 import torch
-from chemprop.data import BatchMolGraph
+from chemprop.data import BatchMolGraph, MolGraph
 from chemprop.featurizers import SimpleMoleculeMolGraphFeaturizer
 from rdkit import Chem
 from torch import Tensor
@@ -17,7 +17,7 @@ from tritonpool import Graph
 from tritonpool.coarse_plan import cluster_counts
 from tritonpool.diffpool import masked_softmax
 
-__all__ = ["Inputs", "leaves", "make_inputs", "smiles"]
+__all__ = ["Inputs", "leaves", "make_inputs", "mol_graphs", "smiles"]
 
 
 @dataclass
@@ -73,6 +73,12 @@ def smiles(number: int, seed: int = 0, source: str | None = None) -> tuple[str, 
     return "oligomers", [row.smiles for row in generate(number, seed=seed)]
 
 
+def mol_graphs(texts: list[str]) -> list[MolGraph]:
+    """Molecules as chemprop featurises them by default."""
+    featurize = SimpleMoleculeMolGraphFeaturizer()
+    return [featurize(Chem.MolFromSmiles(text)) for text in texts]
+
+
 def make_inputs(
     number: int = 64,
     ratio: float = 0.5,
@@ -86,8 +92,7 @@ def make_inputs(
     """A batch with softmax assignments of random scores; ``bond_features`` asks for that many
     random ones instead of chemprop's 14."""
     source, texts = smiles(number, seed, source)
-    featurize = SimpleMoleculeMolGraphFeaturizer()
-    bmg = BatchMolGraph([featurize(Chem.MolFromSmiles(text)) for text in texts])
+    bmg = BatchMolGraph(mol_graphs(texts))
     gen = torch.Generator().manual_seed(seed)
     x = torch.randn(len(bmg.V), hidden, generator=gen)
     clusters = cluster_counts(torch.bincount(bmg.batch, minlength=number), max_clusters, ratio)

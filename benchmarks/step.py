@@ -14,13 +14,11 @@ from functools import partial
 
 import torch
 from chemprop.data import BatchMolGraph
-from chemprop.featurizers import SimpleMoleculeMolGraphFeaturizer
 from chemprop.models import MPNN
 from chemprop.nn import BondMessagePassing, MeanAggregation, RegressionFFN
-from rdkit import Chem
 from torch import Tensor
 
-from benchmarks.inputs import smiles
+from benchmarks.inputs import mol_graphs, smiles
 from benchmarks.tracking import Tracker
 from tritonpool.chemprop import DiffPoolBondMessagePassing, DiffPoolMPNN, GraphReadout
 from tritonpool.chemprop.collate import PlannedMolGraph
@@ -62,8 +60,7 @@ def make_step(
     """
     torch.manual_seed(seed)
     _, texts = smiles(number, seed)
-    featurize = SimpleMoleculeMolGraphFeaturizer()
-    bmg = BatchMolGraph([featurize(Chem.MolFromSmiles(text)) for text in texts])
+    bmg = BatchMolGraph(mol_graphs(texts))
     targets = torch.randn(number, 1).to(device)
     model = make_model(ratio, **settings).to(device)
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-4)

@@ -123,19 +123,18 @@ def launch(kernel: Any, grid: tuple[int, ...], tile: Tile, **arguments: Any) -> 
     of our own, in less time than Triton takes to look at every argument.
     """
     given = {**tile.blocks, "PRECISION": tile.precision, **arguments}
-    if (recorder := _recorder.get()) is not None:
-        if unknown := arguments.keys() - set(kernel.arg_names):
-            raise TypeError(f"{kernel.__name__} takes no {', '.join(sorted(unknown))}")
-    values = [given[name] for name in kernel.arg_names]
     options = {"num_warps": tile.warps, "num_stages": 1, "enable_fp_fusion": True}
     if tile.registers:
         options["maxnreg"] = tile.registers
-    if recorder is not None:
-        named = dict(zip(kernel.arg_names, values, strict=True))
+    if (recorder := _recorder.get()) is not None:
+        if unknown := arguments.keys() - set(kernel.arg_names):
+            raise TypeError(f"{kernel.__name__} takes no {', '.join(sorted(unknown))}")
+        named = {name: given[name] for name in kernel.arg_names}
         recorder[1].append(Launch(kernel, named, options))
         return
     if 0 in grid:
         return
+    values = [given[name] for name in kernel.arg_names]
     if not isinstance(kernel, triton.JITFunction):  # interpreted
         kernel[grid](*values, **options)
         return
