@@ -35,6 +35,8 @@ __all__ = [
 ]
 
 PLAIN = ("--diffpool-levels", "0")
+# the default when the first rows were made; what a name says comes later on the line and counts
+MOST = ("--diffpool-max-clusters", "32")
 # the options of `tritonpool train`, and the change of the model (benchmarks.controls)
 Models = dict[str, tuple[tuple[str, ...], str | None]]
 BASELINES: Models = {
@@ -82,7 +84,7 @@ POOLED: Models = {
 }
 # what pools also with nothing normalised, and with states and weights normalised
 MODELS = BASELINES | {
-    f"{name}{kind}": ((*options, "--diffpool-normalize", value), control)
+    f"{name}{kind}": ((*MOST, *options, "--diffpool-normalize", value), control)
     for kind, value in (("", "weights"), (", sums", "none"), (", normalized", "both"))
     for name, (options, control) in POOLED.items()
 }

@@ -11,6 +11,7 @@ import statistics
 from pathlib import Path
 
 from benchmarks.experiment import Experiment, run_all, save
+from benchmarks.step import MOST_CLUSTERS
 
 __all__ = ["main"]
 
@@ -37,6 +38,7 @@ def main() -> None:
     for encoder in args.encoders:
         for ratio in args.ratios:
             words = ["--diffpool-ratio", f"{ratio:g}", "--diffpool-encoder", encoder]
+            words += ["--diffpool-max-clusters", str(MOST_CLUSTERS)]
             models[f"ratio {ratio:g}, {encoder}"] = words
     plan = [
         Experiment(

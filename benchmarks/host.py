@@ -26,7 +26,7 @@ from triton.backends.driver import DriverBase
 from triton.runtime import driver
 
 from benchmarks.inputs import mol_graphs, smiles
-from benchmarks.step import make_model, train_one
+from benchmarks.step import MOST_CLUSTERS, make_model, train_one
 from benchmarks.tracking import Tracker
 from tritonpool import use_backend
 from tritonpool.chemprop.collate import PlanCollate
@@ -98,7 +98,7 @@ def make_host_step(ratio: float | None, molecules: int = 4, width: int = 16) -> 
     model = make_model(ratio, width)
     optimizer = torch.optim.Adam(model.parameters(), fused=True)
     targets = torch.randn(molecules, 1)
-    collate = PlanCollate(None, DiffPoolSettings(ratio=ratio or 0.25))
+    collate = PlanCollate(None, DiffPoolSettings(ratio=ratio or 0.25, max_clusters=MOST_CLUSTERS))
     ready: list[BatchMolGraph] = []
 
     def step() -> None:

@@ -23,7 +23,10 @@ from benchmarks.tracking import Tracker
 from tritonpool.chemprop import DiffPoolBondMessagePassing, DiffPoolMPNN, GraphReadout
 from tritonpool.chemprop.collate import PlannedMolGraph
 
-__all__ = ["main", "make_model", "make_step", "train_one"]
+__all__ = ["MOST_CLUSTERS", "main", "make_model", "make_step", "train_one"]
+
+
+MOST_CLUSTERS = 32  # more than a layer's default, which would make all large ratios alike
 
 
 def make_model(ratio: float | None, width: int = 300, **settings: object) -> MPNN:
@@ -31,6 +34,7 @@ def make_model(ratio: float | None, width: int = 300, **settings: object) -> MPN
     if ratio is None:
         mp = BondMessagePassing(d_h=width)
         return MPNN(mp, MeanAggregation(), RegressionFFN(input_dim=width, hidden_dim=width))
+    settings = {"max_clusters": MOST_CLUSTERS} | settings
     mp = DiffPoolBondMessagePassing(d_h=width, ratio=ratio, **settings)
     predictor = RegressionFFN(input_dim=mp.output_dim, hidden_dim=width)
     return DiffPoolMPNN(mp, GraphReadout(), predictor)

@@ -28,6 +28,7 @@ from tritonpool.chemprop import (
     GraphReadout,
 )
 from tritonpool.chemprop.auxiliary import exposed
+from tritonpool.chemprop.settings import DiffPoolSettings
 
 BOTH = pytest.mark.parametrize("cls", [DiffPoolBondMessagePassing, DiffPoolAtomMessagePassing])
 
@@ -298,6 +299,16 @@ def test_bf16_autocast():
     loss.backward()
     torch.testing.assert_close(rough.float(), exact, rtol=0.05, atol=0.05)
     assert all(p.grad.isfinite().all() for p in model.parameters())
+
+
+@pytest.mark.parametrize("assignment, most", [("mlp", 8), ("gnn", 8), ("rings", 32)])
+def test_the_most_clusters_depend_on_what_assigns_atoms(assignment: str, most: int):
+    mp = DiffPoolBondMessagePassing(d_h=8, levels=2, assignment=assignment)
+    assert mp.hparams["max_clusters"] == most
+    assert [pool.max_clusters for pool in mp.pools] == [most, most]
+    assert DiffPoolSettings(assignment=assignment).max_clusters == most  # the loader's
+    asked = DiffPoolBondMessagePassing(d_h=8, assignment=assignment, max_clusters=5)
+    assert asked.hparams["max_clusters"] == asked.pools[0].max_clusters == 5
 
 
 @pytest.mark.parametrize(

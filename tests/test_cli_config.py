@@ -31,7 +31,10 @@ def test_the_command_line_may_choose_plain_d_mpnn(trained, tmp_path):
 
 def test_the_command_line_may_choose_clusters_that_are_not_learned(trained, tmp_path):
     assert again(trained, tmp_path / "out", "--diffpool-assignment", "rings") == 0
-    assert settings(tmp_path / "out")["assignment"] == "rings"
+    found = settings(tmp_path / "out")
+    assert found["assignment"] == "rings"
+    # not written down for the learned ones, whose default is another
+    assert (settings(trained)["max_clusters"], found["max_clusters"]) == (8, 32)
 
 
 def test_the_command_line_may_choose_a_readout_without_gate(trained, tmp_path):

@@ -68,7 +68,7 @@ class DiffPoolMixin:
         *args: object,
         ratio: float = 0.25,
         levels: int = 1,
-        max_clusters: int = 32,
+        max_clusters: int | None = None,
         assignment: str = "mlp",
         readout: str = "concat",
         aggregation: str = "mean",
@@ -108,7 +108,8 @@ class DiffPoolMixin:
             "link_weight": link_weight,
             "entropy_weight": entropy_weight,
         }
-        DiffPoolSettings(**settings)
+        max_clusters = DiffPoolSettings(**settings).max_clusters
+        settings["max_clusters"] = max_clusters
         if aggregation is None:
             raise ValueError("aggregation must be one of mean, sum, norm, but is None")
         if not aggregation_norm > 0:

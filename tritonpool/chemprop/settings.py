@@ -12,6 +12,7 @@ __all__ = [
     "PRIORS",
     "READOUTS",
     "DiffPoolSettings",
+    "default_max_clusters",
 ]
 
 ASSIGNMENTS = ("mlp", "gnn", "rings")
@@ -20,6 +21,12 @@ ENCODERS = ("bond", "atom")
 PRIORS = ("none", "rings")
 NORMALIZATIONS = ("none", "weights", "both")
 AGGREGATIONS = ("mean", "sum", "norm")
+
+
+def default_max_clusters(assignment: str) -> int:
+    """The most clusters of a molecule where none are asked for: learned ones are all joined, so
+    that their bonds are as many as the square; ring systems and pieces only where they touch."""
+    return 32 if assignment == "rings" else 8
 
 
 def _whole(name: str, value: object, least: int) -> None:
@@ -51,8 +58,9 @@ class DiffPoolSettings:
         clusters per node at each level; above 0, at most 1
     levels : int, default=1
         how often the graph is pooled
-    max_clusters : int, default=32
-        the most clusters a molecule can have
+    max_clusters : int | None, default=None
+        the most clusters a molecule can have; ``None`` is 8, which is good on short and on long
+        molecules, or 32 with ``assignment="rings"``, whose clusters cost little
     assignment : str, default="mlp"
         the network that scores the clusters: ``"mlp"`` sees the state of one node, ``"gnn"`` also
         those of its neighbours. ``"rings"``: nothing is learned at the first level, whose clusters
@@ -104,7 +112,7 @@ class DiffPoolSettings:
 
     ratio: float = 0.25
     levels: int = 1
-    max_clusters: int = 32
+    max_clusters: int | None = None
     assignment: str = "mlp"
     readout: str = "concat"
     aggregation: str | None = None
@@ -124,12 +132,14 @@ class DiffPoolSettings:
         ok = _is_number(self.ratio) and 0 < self.ratio <= 1
         _number("ratio", self.ratio, ok, "a number above 0 and at most 1")
         _whole("levels", self.levels, 1)
-        _whole("max_clusters", self.max_clusters, 1)
         _whole("coarse_depth", self.coarse_depth, 1)
         _whole("positions", self.positions, 0)
         if self.coarse_hidden is not None:
             _whole("coarse_hidden", self.coarse_hidden, 1)
         _choice("assignment", self.assignment, ASSIGNMENTS)
+        if self.max_clusters is None:
+            object.__setattr__(self, "max_clusters", default_max_clusters(self.assignment))
+        _whole("max_clusters", self.max_clusters, 1)
         _choice("readout", self.readout, READOUTS)
         _choice("prior", self.prior, PRIORS)
         _choice("normalize", self.normalize, NORMALIZATIONS)

@@ -12,6 +12,7 @@ from tritonpool.chemprop.settings import (
     PRIORS,
     READOUTS,
     DiffPoolSettings,
+    default_max_clusters,
 )
 from tritonpool.cli.errors import UsageError
 from tritonpool.cli.ranges import fraction, non_negative, positive, whole_number
@@ -92,8 +93,8 @@ def add_options(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
     group.add_argument(
         "--diffpool-max-clusters",
         type=whole_number(1, MOST_CLUSTERS),
-        default=DEFAULTS.max_clusters,
-        help="the most clusters of one molecule (default: %(default)s)",
+        help="the most clusters of one molecule (default: "
+        f"{default_max_clusters('mlp')}, with rings {default_max_clusters('rings')})",
     )
     group.add_argument(
         "--diffpool-assignment",
