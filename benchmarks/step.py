@@ -25,7 +25,6 @@ from tritonpool.chemprop.collate import PlannedMolGraph
 
 __all__ = ["MOST_CLUSTERS", "main", "make_model", "make_step", "train_one"]
 
-
 MOST_CLUSTERS = 32  # more than a layer's default, which would make all large ratios alike
 
 

@@ -15,7 +15,7 @@ STEPS = 9  # three rounds
 def train(backend: str, autocast: bool = False, **settings) -> tuple[list[float], dict]:
     """Losses of every step and the final parameters of a small model."""
     torch.manual_seed(0)
-    mp = DiffPoolBondMessagePassing(d_h=24, ratio=0.5, **settings)
+    mp = DiffPoolBondMessagePassing(d_h=24, ratio=0.5, max_clusters=32, **settings)
     model = DiffPoolMPNN(mp, GraphReadout(), RegressionFFN(input_dim=mp.output_dim, hidden_dim=24))
     model.log = lambda *args, **kwargs: None  # there is no trainer
     optimizer = torch.optim.Adam(model.parameters(), lr=4e-3)

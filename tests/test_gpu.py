@@ -149,7 +149,7 @@ def without_torchs_care():
 @pytest.mark.parametrize("settings", [{}, {"coarse_encoder": "atom", "assignment": "gnn"}])
 def test_a_model_gives_what_it_gives_on_the_cpu_and_twice_the_same(cls, settings):
     torch.manual_seed(0)
-    mp = cls(d_h=40, ratio=0.5, **settings)
+    mp = cls(d_h=40, ratio=0.5, max_clusters=32, **settings)
     model = DiffPoolMPNN(mp, GraphReadout(), RegressionFFN(input_dim=mp.output_dim))
     bmg = PlannedMolGraph(batch_of(POLYMERS).bmg)
     expected = train(model, bmg)
