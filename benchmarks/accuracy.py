@@ -19,6 +19,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from scipy import stats
 
+from benchmarks import MOST_CLUSTERS
 from benchmarks.experiment import WHEN, Experiment, load, run_all, save
 
 __all__ = [
@@ -35,8 +36,8 @@ __all__ = [
 ]
 
 PLAIN = ("--diffpool-levels", "0")
-# the default when the first rows were made; what a name says comes later on the line and counts
-MOST = ("--diffpool-max-clusters", "32")
+# what a name says about clusters comes later on the line and counts
+MOST = ("--diffpool-max-clusters", str(MOST_CLUSTERS))
 # the options of `tritonpool train`, and the change of the model (benchmarks.controls)
 Models = dict[str, tuple[tuple[str, ...], str | None]]
 BASELINES: Models = {

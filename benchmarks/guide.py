@@ -10,8 +10,8 @@ import argparse
 import statistics
 from pathlib import Path
 
+from benchmarks import MOST_CLUSTERS
 from benchmarks.experiment import Experiment, run_all, save
-from benchmarks.step import MOST_CLUSTERS
 
 __all__ = ["main"]
 

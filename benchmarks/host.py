@@ -25,8 +25,9 @@ from triton.backends.compiler import GPUTarget
 from triton.backends.driver import DriverBase
 from triton.runtime import driver
 
+from benchmarks import MOST_CLUSTERS
 from benchmarks.inputs import mol_graphs, smiles
-from benchmarks.step import MOST_CLUSTERS, make_model, train_one
+from benchmarks.step import make_model, train_one
 from benchmarks.tracking import Tracker
 from tritonpool import use_backend
 from tritonpool.chemprop.collate import PlanCollate

@@ -13,6 +13,7 @@ from chemprop.featurizers import SimpleMoleculeMolGraphFeaturizer
 from rdkit import Chem
 from torch import Tensor
 
+from benchmarks import MOST_CLUSTERS
 from tritonpool import Graph
 from tritonpool.coarse_plan import cluster_counts
 from tritonpool.diffpool import masked_softmax
@@ -83,7 +84,7 @@ def make_inputs(
     number: int = 64,
     ratio: float = 0.5,
     hidden: int = 300,
-    max_clusters: int = 32,
+    max_clusters: int = MOST_CLUSTERS,
     seed: int = 0,
     source: str | None = None,
     bond_features: int | None = None,

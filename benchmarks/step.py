@@ -18,14 +18,13 @@ from chemprop.models import MPNN
 from chemprop.nn import BondMessagePassing, MeanAggregation, RegressionFFN
 from torch import Tensor
 
+from benchmarks import MOST_CLUSTERS
 from benchmarks.inputs import mol_graphs, smiles
 from benchmarks.tracking import Tracker
 from tritonpool.chemprop import DiffPoolBondMessagePassing, DiffPoolMPNN, GraphReadout
 from tritonpool.chemprop.collate import PlannedMolGraph
 
-__all__ = ["MOST_CLUSTERS", "main", "make_model", "make_step", "train_one"]
-
-MOST_CLUSTERS = 32  # more than a layer's default, which would make all large ratios alike
+__all__ = ["main", "make_model", "make_step", "train_one"]
 
 
 def make_model(ratio: float | None, width: int = 300, **settings: object) -> MPNN:
