@@ -38,6 +38,8 @@ __all__ = [
 PLAIN = ("--diffpool-levels", "0")
 # what a name says about clusters comes later on the line and counts
 MOST = ("--diffpool-max-clusters", str(MOST_CLUSTERS))
+EIGHT = ("--diffpool-max-clusters", "8")
+PLACES = (*EIGHT, "--diffpool-positions", "8")
 # the options of `tritonpool train`, and the change of the model (benchmarks.controls)
 Models = dict[str, tuple[tuple[str, ...], str | None]]
 BASELINES: Models = {
@@ -56,7 +58,7 @@ POOLED: Models = {
     "DiffPool, ratio 0.05": (("--diffpool-ratio", "0.05"), None),
     "DiffPool, ratio 0.1": (("--diffpool-ratio", "0.1"), None),
     "DiffPool, ratio 0.5": (("--diffpool-ratio", "0.5"), None),
-    "DiffPool, at most 8 clusters": (("--diffpool-max-clusters", "8"), None),
+    "DiffPool, at most 8 clusters": (EIGHT, None),
     "DiffPool, atom encoder": (("--diffpool-encoder", "atom"), None),
     "DiffPool, GNN assignment": (("--diffpool-assignment", "gnn"), None),
     "DiffPool, last readout": (("--diffpool-readout", "last"), None),
@@ -67,6 +69,7 @@ POOLED: Models = {
     ),
     "DiffPool, temperature 0.2": (("--diffpool-temperature", "0.2"), None),
     "DiffPool, 8 positions": (("--diffpool-positions", "8"), None),
+    "DiffPool, at most 8 clusters, 8 positions": (PLACES, None),
     "DiffPool, rings as prior": (("--diffpool-prior", "rings"), None),
     "DiffPool, cluster features": (("--diffpool-cluster-features",), None),
     "DiffPool, gate": (("--diffpool-gate",), None),
@@ -82,6 +85,17 @@ POOLED: Models = {
     "control: frozen head": ((), "frozen head"),
     "control: shuffled": ((), "shuffled"),
     "control: rings and pieces between": (("--diffpool-assignment", "rings"), None),
+    "control: fixed random, at most 8 clusters": (EIGHT, "fixed random"),
+    "control: frozen head, at most 8 clusters, 8 positions": (PLACES, "frozen head"),
+    "control: shuffled, at most 8 clusters, 8 positions": (PLACES, "shuffled"),
+    "control: pieces of the chain, at most 8 clusters": (
+        ("--diffpool-assignment", "rings", *EIGHT),
+        None,
+    ),
+    "control: rings and pieces between, at most 64 clusters": (
+        ("--diffpool-assignment", "rings", "--diffpool-max-clusters", "64"),
+        None,
+    ),
 }
 # what pools also with nothing normalised, and with states and weights normalised
 MODELS = BASELINES | {

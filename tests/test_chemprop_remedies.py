@@ -7,7 +7,12 @@ from chemprop.nn import RegressionFFN
 from molecules import ATOMS, POLYMERS, batch_of, dataset
 
 from tritonpool import DiffPool, Graph, coarsen
-from tritonpool.chemprop import DiffPoolBondMessagePassing, DiffPoolMPNN, GraphReadout
+from tritonpool.chemprop import (
+    DiffPoolBondMessagePassing,
+    DiffPoolMPNN,
+    GraphReadout,
+    structure,
+)
 from tritonpool.chemprop.coarse_inputs import coarse_inputs
 from tritonpool.chemprop.collate import build_dataloader
 from tritonpool.chemprop.settings import DiffPoolSettings
@@ -134,6 +139,23 @@ def test_a_closed_gate_leaves_the_plain_model():
     assert (mp.gates.grad != 0).all()
     mp.gates.data.fill_(1.0)
     assert mp(bmg)[:, 16:].any()
+
+
+@pytest.mark.parametrize("atoms", [4, 40])
+def test_positions_of_a_molecule_are_made_once(atoms, monkeypatch):
+    def chains(*lengths: int) -> Graph:
+        return graph_of(["C" * length for length in lengths])
+
+    monkeypatch.setattr(structure, "NUMBERS", 100)
+    structure._remembered.cache_clear()
+    first, again = (positions(chains(7, atoms, 9).plan, 4) for _ in range(2))
+    assert torch.equal(first, again)
+    fits = atoms * 4 <= 100
+    assert structure._remembered.cache_info().misses == 2 + fits
+    assert structure._remembered.cache_info().hits == 2 + fits
+    # elsewhere in a batch, and with another number of encodings
+    assert torch.equal(positions(chains(atoms).plan, 4), first[7 : 7 + atoms])
+    assert torch.equal(positions(chains(atoms).plan, 2), first[7 : 7 + atoms, :2])
 
 
 def test_positions_are_eigenvectors_of_the_laplacian():
