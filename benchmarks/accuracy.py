@@ -70,6 +70,11 @@ POOLED: Models = {
     "DiffPool, temperature 0.2": (("--diffpool-temperature", "0.2"), None),
     "DiffPool, 8 positions": (("--diffpool-positions", "8"), None),
     "DiffPool, at most 8 clusters, 8 positions": (PLACES, None),
+    "DiffPool, at most 8 clusters, rings as prior": ((*EIGHT, "--diffpool-prior", "rings"), None),
+    "DiffPool, at most 8 clusters, 8 positions, rings as prior": (
+        (*PLACES, "--diffpool-prior", "rings"),
+        None,
+    ),
     "DiffPool, rings as prior": (("--diffpool-prior", "rings"), None),
     "DiffPool, cluster features": (("--diffpool-cluster-features",), None),
     "DiffPool, gate": (("--diffpool-gate",), None),
@@ -87,7 +92,7 @@ POOLED: Models = {
     "control: rings and pieces between": (("--diffpool-assignment", "rings"), None),
     "control: fixed random, at most 8 clusters": (EIGHT, "fixed random"),
     "control: frozen head, at most 8 clusters, 8 positions": (PLACES, "frozen head"),
-    "control: shuffled, at most 8 clusters, 8 positions": (PLACES, "shuffled"),
+    "control: shuffled, at most 8 clusters": (EIGHT, "shuffled"),
     "control: pieces of the chain, at most 8 clusters": (
         ("--diffpool-assignment", "rings", *EIGHT),
         None,
