@@ -9,7 +9,7 @@ from batches import make_sample
 from torch import nn
 
 import tritonpool
-from tritonpool import DiffPool, Graph
+from tritonpool import DiffPool, Graph, coarsen
 
 pytestmark = pytest.mark.usefixtures("kernels_on_gpu")
 
@@ -201,3 +201,13 @@ def test_negative_weights_are_named(compute_losses):
     wrong = given.replace(edge_weight=given.edge_weight.index_fill(0, torch.tensor([2]), -1.0))
     with pytest.raises(ValueError, match=r"edge_weight must be at least 0, but edge_weight\[2\]"):
         DiffPool(5, 4, 0.5)(wrong, compute_losses=compute_losses)
+
+
+def test_losses_of_a_graph_whose_weights_are_all_zero_have_finite_gradients():
+    pool = DiffPool(3, 2, 1.0, drop_self_loops=False)
+    edges = torch.tensor([[0, 1], [1, 0]])
+    graph = Graph(torch.randn(2, 3), edges, None, torch.zeros(2))
+    S = torch.randn(2, 2).softmax(1).requires_grad_()
+    _, _, losses = pool(coarsen(graph, S))
+    (2.0**16 * losses["link"]).backward()
+    assert S.grad.isfinite().all()

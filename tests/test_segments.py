@@ -318,3 +318,15 @@ def test_half_precision_keeps_its_dtype(backend: str):
     torch.testing.assert_close(found.float(), expected, rtol=1e-2, atol=1e-2)
     dH, dw = torch.autograd.grad(found.float().sum(), (H, w))
     assert dH.dtype == torch.bfloat16 and dw.dtype == torch.float32
+
+
+@pytest.mark.parametrize("backend", ["sparse", "reference"])
+def test_weights_of_many_parallel_loops_get_their_gradient(backend):
+    weight = torch.ones(3, dtype=torch.float64, requires_grad=True)
+    x = torch.tensor([[1.0, 2.0]], dtype=torch.float64)
+    graph = Graph(x, torch.zeros(2, 3, dtype=torch.int64), None, weight)
+    with use_backend(backend):
+        total = neighbour_sum(graph.x, weight, graph.plan)
+        (grad,) = torch.autograd.grad((total * torch.tensor([3.0, 5.0])).sum(), weight)
+    assert torch.equal(total.detach(), 3 * x)
+    assert torch.equal(grad, torch.full((3,), 13.0, dtype=torch.float64))

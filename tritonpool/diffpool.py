@@ -38,7 +38,8 @@ def _weights_up_to_one(graph: Graph) -> Graph:
         return graph
     of = graph.plan.batch.index_select(0, graph.edge_index[0])
     largest = w.new_zeros(graph.num_graphs).scatter_reduce(0, of, w, "amax")
-    return graph.replace(edge_weight=w / largest.clamp(min=torch.finfo(w.dtype).tiny)[of])
+    # a graph whose weights are all 0 keeps them, with a gradient of ordinary size
+    return graph.replace(edge_weight=w / torch.where(largest > 0, largest, 1)[of])
 
 
 class DiffPool(nn.Module):

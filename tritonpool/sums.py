@@ -74,6 +74,10 @@ def sampled_products(
 def _sampled_products_now(
     ptr: Tensor, column: Tensor, rows: Tensor, columns: Tensor, plus: Tensor | None
 ) -> Tensor:
+    if column.numel() > len(rows) * len(columns):  # parallel edges: more than the pattern may hold
+        row = torch.repeat_interleave(ptr.diff(), output_size=column.numel())
+        found = (rows.index_select(0, row) * columns.index_select(0, column)).sum(1)
+        return found if plus is None else found + plus
     start = rows.new_zeros(column.numel()) if plus is None else plus
     pattern = csr_matrix(ptr, column, start, len(columns))
     return torch.sparse.sampled_addmm(pattern, rows, columns.t()).values()
