@@ -47,14 +47,16 @@ def draw(number: int, seed: int = 0, units: int = 24, defects: int = 4) -> Itera
     Raises
     ------
     ValueError
-        If there are not enough such chains.
+        If there are not enough such chains, or no place for so many defects.
     """
+    if not 0 <= defects < units:
+        raise ValueError(f"defects must be from 0 to {units - 1}, but is {defects}")
     rng = random.Random(seed)
     seen: set[tuple[int, ...]] = set()
     for row in range(number):
         for _ in range(10_000):
             gaps = list(range(1, units))
-            cuts = sorted(gaps.pop(below(rng, len(gaps))) for _ in range(min(defects, units - 1)))
+            cuts = sorted(gaps.pop(below(rng, len(gaps))) for _ in range(defects))
             runs = tuple(b - a for a, b in zip([0, *cuts], [*cuts, units], strict=True))
             if runs not in seen:
                 break

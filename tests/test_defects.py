@@ -71,3 +71,8 @@ def test_more_than_there_are_is_an_error():
     assert len(list(defects.draw(2, units=4, defects=1))) == 2
     with pytest.raises(ValueError, match="only 2 different chains"):
         list(defects.draw(3, units=4, defects=1))
+
+
+def test_more_defects_than_places_are_an_error():
+    with pytest.raises(ValueError, match="defects must be from 0 to 3, but is 4"):
+        list(defects.draw(1, units=4, defects=4))
