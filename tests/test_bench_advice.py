@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from tritonpool.bench.advice import Row, recommend, slowdown
+from tritonpool.bench.advice import Row, affordable, recommend, slowdown
 from tritonpool.bench.memory import peak_memory
 from tritonpool.bench.report import draw, histogram, markdown
 
@@ -46,6 +46,12 @@ def test_what_does_not_fit_is_not_recommended():
     assert recommend(rows, 1.5) is rows[2]
     assert recommend([*PLAIN, row(16, 0.25, None)], 1.5) is None
     assert recommend([row(16, None, None), row(16, 0.25, 14.0)], 1.5).ratio == 0.25
+
+
+def test_affordable_ratios():
+    assert affordable(PLAIN + POOLED, 1.5) == [0.1, 0.25]
+    assert affordable(PLAIN + POOLED, 0.5) == []
+    assert affordable([row(16, None, None), *POOLED], 0.5) == [0.1, 0.25, 0.5]
 
 
 def test_slowdown_compares_batches_of_one_size():

@@ -343,6 +343,14 @@ def test_wrong_settings_are_named(setting: dict, message: str):
         DiffPoolBondMessagePassing(d_h=16, **setting)
 
 
+def test_aux_takes_no_other_word_later():
+    mp = DiffPoolBondMessagePassing(d_h=16)
+    mp.aux = "expose"
+    with pytest.raises(ValueError, match="aux must be one of inject, expose, but is 'exposed'"):
+        mp.aux = "exposed"
+    assert mp.aux == "expose"
+
+
 def test_a_stock_message_passing_is_refused():
     with pytest.raises(ValueError, match="but holds BondMessagePassing"):
         model_of(BondMessagePassing())

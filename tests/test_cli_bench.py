@@ -40,6 +40,14 @@ def test_bench_measures_every_setting(tmp_path, capsys):
     printed = capsys.readouterr().out
     assert (out / "results.md").read_text() in printed
     assert f"--batch-size {best['batch_size']} --diffpool-ratio 0.5" in printed
+    assert "the largest ratio within --max-slowdown 100" in printed
+
+
+def test_a_limit_that_nothing_keeps_is_not_said_to_decide(tmp_path, capsys):
+    data = write_table(tmp_path / "data.csv", 20)
+    grid = ("--batch-sizes", 4, "--ratios", 0.5, "--steps", 1)
+    assert bench(data, tmp_path / "out", *grid, "--max-slowdown", 0.01) == 0
+    assert "since none is within --max-slowdown 0.01" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
@@ -50,6 +58,7 @@ def test_bench_measures_every_setting(tmp_path, capsys):
         (("--diffpool-assignment", "rings"), 2, "argument --diffpool-assignment: rings has no rat"),
         (("--diffpool-ratio", 0.5), 2, "argument --diffpool-ratio: give --ratios instead"),
         (("--batch-size", 16), 2, "argument --batch-size: give --batch-sizes instead"),
+        (("--batch-size", 64), 2, "argument --batch-size: give --batch-sizes instead"),  # default
         (("--diffpool-levels", 0), 2, "argument --diffpool-levels: must be at least 1; D-MPNN"),
         (("--ratios", 0), 2, "argument --ratios: must be above 0 and at most 1, got '0'"),
         (("--batch-sizes", 0), 2, "argument --batch-sizes: must be a whole number at least 1"),

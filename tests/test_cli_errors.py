@@ -10,6 +10,7 @@ from lightning import pytorch as pl
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from tritonpool.cli.fit import make_model
+from tritonpool.cli.splits import check_splits
 
 NO_GPU = pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without a GPU")
 
@@ -68,6 +69,10 @@ OPTIONS = [
     (("--batch-size", 0), "argument --batch-size: must be a whole number at least 1, got 0"),
     (("--ensemble-size", 0), "argument --ensemble-size: must be a whole number at least 1, got 0"),
     (("--frobnicate",), "unrecognized arguments: --frobnicate"),
+    (
+        ("--split-sizes", 80, 10, 10),
+        "argument --split-sizes: must be shares from 0 to 1, such as 0.8 0.1 0.1, got 80 10 10",
+    ),
     # options that contradict another
     (
         ("--diffpool-levels", 0, "--diffpool-ratio", 0.25),
@@ -145,7 +150,7 @@ FILES = {
     ),
     "missing SMILES": (
         "smiles,y\nCC,1\n,2\nCCC,3\nCCCC,4\n",
-        "'{data}', row 2 below the header: the SMILES nan in column 'smiles' is missing",
+        "'{data}', row 2 below the header: the SMILES in column 'smiles' is missing",
     ),
     "text as target": (
         "smiles,y\nCC,1\nCCC,high\nCCCC,3\n",
@@ -216,6 +221,18 @@ def test_wrong_splits(refused, data, tmp_path, text, message):
     (tmp_path / "splits.json").write_text(text)
     found = refused(data, "--splits-file", tmp_path / "splits.json", code=1)
     assert found.startswith(f"the splits in '{tmp_path / 'splits.json'}' {message}")
+
+
+def test_rows_in_two_parts_are_warned_about(tmp_path, caplog):
+    path = tmp_path / "splits.json"
+    path.write_text(
+        '[{"train": "0-5", "val": [6, 7]}, {"train": "0-5", "val": [6], "test": "4-6"}]'
+    )
+    check_splits(path, 8)
+    assert [record.getMessage().split("splits.json' ")[1] for record in caplog.records] == [
+        "have 2 rows in both 'train' and 'test' of split 1, the first is 4",
+        "have 1 rows in both 'val' and 'test' of split 1, the first is 6",
+    ]
 
 
 def test_a_terminated_training_is_no_success(data, tmp_path, capsys, monkeypatch):

@@ -388,13 +388,13 @@ def test_usage_errors_exit_with_2(
 
 
 def test_output_must_be_writable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(FileNotFoundError, match="the folder of output .* does not exist"):
+    with pytest.raises(InputError, match=r"argument --output: the folder of '.*' does not exist"):
         run("-o", str(tmp_path / "missing" / "o.csv"))
-    with pytest.raises(IsADirectoryError, match="output must be a file, but .* is a folder"):
+    with pytest.raises(InputError, match=r"argument --output: '.*' is a folder, not a file"):
         run("-o", str(tmp_path))
     # A superuser may write anywhere, so the answer of the system is set by hand.
     monkeypatch.setattr("os.access", lambda path, mode: False)
-    with pytest.raises(PermissionError, match="the folder of output .* is not writable"):
+    with pytest.raises(InputError, match=r"argument --output: the folder of '.*' is not writable"):
         run("-o", str(tmp_path / "o.csv"))
     assert not list(tmp_path.iterdir())
 
@@ -413,6 +413,6 @@ def test_a_link_is_followed_and_a_device_left_alone(tmp_path: Path) -> None:
     write_csv([], tmp_path / "link.csv")
     assert (tmp_path / "link.csv").is_symlink() and (tmp_path / "real.csv").is_file()
     os.mkfifo(tmp_path / "pipe")
-    with pytest.raises(OSError, match="must be a file, but .* is a device or a pipe"):
+    with pytest.raises(OSError, match="is a device or a pipe, not a file"):
         write_csv([], tmp_path / "pipe")
     assert (tmp_path / "pipe").is_fifo()

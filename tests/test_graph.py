@@ -1,5 +1,6 @@
 """The batch, its integer plan, and what is said about bad input."""
 
+import numpy as np
 import pytest
 import torch
 from batches import make_sample, samples
@@ -171,6 +172,8 @@ def test_num_graphs_is_counted_and_empty_graphs_at_the_end_are_kept():
     assert Graph(X, edges((0, 1)), batch=batch).num_graphs == 3
     assert Graph(X, edges((0, 1)), batch=batch, num_graphs=5).plan.nodes.tolist() == [2, 0, 1, 0, 0]
     assert Graph(X[:0], edges(), batch=batch[:0]).num_graphs == 0
+    counted = Graph(X, edges((0, 1)), batch=batch, num_graphs=np.int64(5)).num_graphs
+    assert counted == 5 and type(counted) is int
 
 
 def test_repr_tells_the_sizes():
@@ -196,6 +199,27 @@ def test_pyg_round_trip():
     for name in ("x", "edge_index", "edge_attr", "edge_weight", "batch"):
         assert torch.equal(getattr(back, name), getattr(graph, name)), name
     assert back.num_graphs == 3
+
+
+@pytest.mark.parametrize("weights", [True, False])
+def test_pyg_splits_what_it_is_handed(weights):
+    Batch = pytest.importorskip("torch_geometric.data").Batch
+    sizes = [3, 2, 0], [4, 2, 0], [2, 1, 1]
+    graph = make_sample(*sizes, K=2, weights=weights, shuffle=False).graph
+    parts = graph.to_pyg().to_data_list()
+    assert [part.num_nodes for part in parts] == [3, 2, 0]
+    assert [part.num_edges for part in parts] == [4, 2, 0]
+    again = Graph.from_pyg(Batch.from_data_list(parts))
+    for name in ("x", "edge_index", "edge_attr", "batch", *["edge_weight"] * weights):
+        assert torch.equal(getattr(again, name), getattr(graph, name)), name
+    assert (again.edge_weight is None) != weights
+
+
+def test_pyg_does_not_split_mixed_edges():
+    pytest.importorskip("torch_geometric")
+    mixed = Graph(X, edges((2, 2), (0, 1)), batch=torch.tensor([0, 0, 1]), num_graphs=2)
+    with pytest.raises(RuntimeError):
+        mixed.to_pyg().to_data_list()
 
 
 def test_from_pyg_reads_a_collated_batch_and_flat_edge_attributes():

@@ -56,6 +56,26 @@ def test_gradcheck(backend, drop, weights):
     assert torch.autograd.gradcheck(outputs, leaves, atol=1e-6, rtol=1e-5, fast_mode=fast)
 
 
+@pytest.mark.parametrize("of", ["x", "edge_weight", "edge_attr", "lift", "link", "entropy"])
+def test_no_second_derivative_is_made_up(of):
+    """Each first gradient depends on S, so its own gradient would be wrong if that were lost."""
+    sample = make_sample([3, 4], [4, 6], [2, 3], K=3, D=2, C=2)
+    g, S = sample.graph, sample.S.clone().requires_grad_()
+    X = g.x.clone().requires_grad_()
+    coarse = coarsen(g.replace(x=X), S, sample.clusters)
+    link, entropy = assignment_losses(g, S, sample.clusters)
+    back = lift(coarse.x.detach().requires_grad_(), g, S, sample.clusters)
+    found = {"lift": back, "link": link, "entropy": entropy}.get(of)
+    found = getattr(coarse, of) if found is None else found
+    (grad,) = torch.autograd.grad((found**3).sum(), S, create_graph=True)
+    with pytest.raises(RuntimeError, match="first derivatives only"):
+        ((S**2).sum() + (grad**2).sum()).backward()
+    # what does not depend on the gradients goes through
+    (grad,) = torch.autograd.grad(coarsen(g, S, sample.clusters).x.sum(), S, create_graph=True)
+    other = torch.ones((), requires_grad=True, dtype=grad.dtype)
+    assert torch.autograd.grad(other * grad.sum(), other)[0] == grad.sum()
+
+
 GRAPH = make_sample([3, 2], [4, 2], [2, 1], K=2).graph
 S = torch.tensor([[0.5, 0.5], [1, 0], [0, 1], [1, 0], [1, 0]]).double()
 C = [2, 1]

@@ -282,6 +282,17 @@ def test_gradients_of_all_sums(name: str):
         assert torch.autograd.gradcheck(lambda v: edge_shares(v, plan, LEAST), (w,))
 
 
+@pytest.mark.parametrize("op", OPS)
+def test_no_second_derivative_is_made_up(op: str):
+    H, X, w, plan = large(torch.float64, 3)
+    leaves = [t.clone().requires_grad_() for t in (H, X, w)]
+    found, inputs = run(op, *leaves, plan, reverses(plan))
+    grads = torch.autograd.grad((found**3).sum(), inputs, create_graph=True)
+    for grad in grads:
+        with pytest.raises(RuntimeError, match="first derivatives only"):
+            torch.autograd.grad((grad**2).sum(), inputs[0], retain_graph=True)
+
+
 @pytest.mark.parametrize("there", ["all", "some"])
 def test_no_weights_are_weights_of_one(backend: str, there: str):
     """Of messages and sums, with their gradients; where a reverse may be missing and where not."""

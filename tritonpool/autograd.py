@@ -8,7 +8,6 @@ from functools import wraps
 import torch
 from torch import Tensor
 from torch.autograd import Function
-from torch.autograd.function import once_differentiable
 
 from tritonpool.backend import load_backend
 
@@ -21,6 +20,7 @@ __all__ = [
     "SegmentSum",
     "Shares",
     "SourceRows",
+    "first_order",
 ]
 
 
@@ -35,6 +35,36 @@ def _full_precision(function):
             return function(ctx, *args)
         with torch.autocast(found.device.type, enabled=False):
             return function(ctx, *args)
+
+    return run
+
+
+class _Once(Function):
+    """``(count, *tensors) -> tensors[:count]``, gradients that cannot be differentiated again."""
+
+    @staticmethod
+    def forward(ctx, count, *tensors):
+        return tensors[:count]
+
+    @staticmethod
+    def backward(ctx, *grads):
+        raise RuntimeError("tritonpool has first derivatives only: no double backward through it")
+
+
+def first_order(backward):
+    """Make a ``backward`` whose gradients raise an error where a second derivative needs them.
+
+    PyTorch's ``once_differentiable`` looks at the incoming gradients only, and would leave out
+    quietly what the gradients owe to the inputs.
+    """
+
+    @wraps(backward)
+    def run(ctx, *grads):
+        with torch.no_grad():
+            found = backward(ctx, *grads)
+        if not torch.is_grad_enabled():  # it is with create_graph=True
+            return found
+        return _Once.apply(len(found), *found, *grads, *ctx.saved_tensors)
 
     return run
 
@@ -54,7 +84,7 @@ class Coarsen(Function):
         return Xc, W, Fc
 
     @staticmethod
-    @once_differentiable
+    @first_order
     @_full_precision
     def backward(ctx, dXc, dW, dFc):
         needs = ctx.needs_input_grad[:4]
@@ -78,7 +108,7 @@ class Lift(Function):
         return load_backend(backend).lift_fwd(S, Xc, plan, coarse)
 
     @staticmethod
-    @once_differentiable
+    @first_order
     @_full_precision
     def backward(ctx, dY):
         needs = ctx.needs_input_grad[:2]
@@ -102,7 +132,7 @@ class Losses(Function):
         return r2, entropy
 
     @staticmethod
-    @once_differentiable
+    @first_order
     @_full_precision
     def backward(ctx, dr2, dent):
         needs = ctx.needs_input_grad[:2]
@@ -124,7 +154,7 @@ class SegmentSum(Function):
         return load_backend(backend).segments_fwd(rows, w, ptr, order, mean)
 
     @staticmethod
-    @once_differentiable
+    @first_order
     @_full_precision
     def backward(ctx, grad):
         needs = ctx.needs_input_grad[:2]
@@ -144,7 +174,7 @@ class NeighbourSum(Function):
         return load_backend(backend).neighbours_fwd(X, w, into)
 
     @staticmethod
-    @once_differentiable
+    @first_order
     @_full_precision
     def backward(ctx, grad):
         X, w, *edges = ctx.saved_tensors
@@ -164,7 +194,7 @@ class EdgeMessages(Function):
         return load_backend(backend).messages_fwd(H, w, rev, plan)
 
     @staticmethod
-    @once_differentiable
+    @first_order
     @_full_precision
     def backward(ctx, grad):
         needs = ctx.needs_input_grad[:2]
@@ -183,7 +213,7 @@ class Shares(Function):
         return load_backend(backend).shares_fwd(w, ptr, order, of, least)
 
     @staticmethod
-    @once_differentiable
+    @first_order
     @_full_precision
     def backward(ctx, grad):
         dw = load_backend(ctx.backend).shares_bwd(grad, *ctx.saved_tensors, ctx.least)
@@ -202,7 +232,7 @@ class SourceRows(Function):
         return X.index_select(0, of)
 
     @staticmethod
-    @once_differentiable
+    @first_order
     @_full_precision
     def backward(ctx, grad):
         dX = load_backend(ctx.backend).segments_fwd(grad, None, *ctx.saved_tensors, False)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -24,7 +25,7 @@ def _check(ok: bool, name: str, value: object, expected: str, size: object = Non
     if not ok:
         expected = expected.replace("{}", str(size))
         if isinstance(value, Tensor):
-            value = f"a {value.dtype} tensor of shape {tuple(value.shape)}".replace("torch.", "")
+            value = f"of dtype {value.dtype} and shape {tuple(value.shape)}".replace("torch.", "")
         raise ValueError(f"{name} must be {expected}, but is {value}")
 
 
@@ -91,6 +92,8 @@ class Graph:
                 raise ValueError(f"{name} is on {value.device}, but x is on {x.device}")
         if num_graphs is None:
             num_graphs = 1 if batch is None else int(batch[-1]) + 1 if V else 0
+        elif isinstance(num_graphs, np.integer):
+            num_graphs = int(num_graphs)
         _check(
             isinstance(num_graphs, int) and not isinstance(num_graphs, bool) and num_graphs >= 0,
             "num_graphs",

@@ -7,10 +7,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 from torch.autograd import Function
-from torch.autograd.function import once_differentiable
 
 from tritonpool import library
-from tritonpool.autograd import Losses
+from tritonpool.autograd import Losses, first_order
 from tritonpool.backend import choose_backend
 from tritonpool.coarse_plan import CoarsePlan
 from tritonpool.graph import Graph
@@ -39,7 +38,7 @@ class _WeightedRoots(Function):
         return torch.dot(root, scale)
 
     @staticmethod
-    @once_differentiable
+    @first_order
     def backward(ctx, grad):
         root, scale = ctx.saved_tensors
         return torch.nan_to_num(scale / root, nan=torch.nan, posinf=0.0).mul_(grad / 2), None

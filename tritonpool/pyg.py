@@ -30,7 +30,8 @@ def graph_from_pyg(data: Data | Batch) -> Graph:
 
 
 def graph_to_pyg(graph: Graph) -> Batch:
-    """A PyG ``Batch`` that shares the tensors of ``graph``.
+    """A PyG ``Batch`` that shares the tensors of ``graph``. It can be split again
+    (``to_data_list``) unless the edges of different graphs are mixed.
 
     Raises
     ------
@@ -44,12 +45,22 @@ def graph_to_pyg(graph: Graph) -> Batch:
     batch = graph.batch
     if batch is None:
         batch = torch.zeros(graph.num_nodes, dtype=torch.int64, device=graph.device)
+    plan = graph.plan
     data = Batch(
         x=graph.x,
         edge_index=graph.edge_index,
         edge_attr=graph.edge_attr,
         edge_weight=graph.edge_weight,
         batch=batch,
-        ptr=graph.plan.node_ptr,
+        ptr=plan.node_ptr,
     )
+    if plan.order is None:  # PyG takes graphs out by slices, so each needs its edges in one piece
+        first, starts = plan.node_ptr.cpu(), {"x": plan.node_ptr.cpu()}
+        starts |= dict.fromkeys(("edge_index", "edge_attr", "edge_weight"), plan.edge_ptr.cpu())
+        data._num_graphs = graph.num_graphs
+        data._slice_dict = {name: ptr for name, ptr in starts.items() if name in data}
+        data._inc_dict = {
+            name: first[:-1] if name == "edge_index" else torch.zeros_like(first[:-1])
+            for name in data._slice_dict
+        }
     return data

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-__all__ = ["BATCH_GAIN", "Row", "recommend"]
+__all__ = ["BATCH_GAIN", "Row", "affordable", "recommend", "slowdown"]
 
 # a larger batch means fewer updates in an epoch, so it has to earn this much of the time
 BATCH_GAIN = 0.1
@@ -47,31 +47,42 @@ def slowdown(row: Row, rows: Sequence[Row]) -> float | None:
     return None
 
 
+def affordable(rows: Sequence[Row], max_slowdown: float) -> list[float]:
+    """The ratios whose shortest epoch takes at most ``max_slowdown`` times the shortest of the
+    plain D-MPNN, in ascending order; all where the plain one could not be measured."""
+    shortest = _shortest_epochs(rows)
+    limit = max_slowdown * shortest.get(None, float("inf"))
+    return sorted(ratio for ratio in shortest if ratio is not None and shortest[ratio] <= limit)
+
+
 def recommend(rows: Sequence[Row], max_slowdown: float) -> Row | None:
     """The setting to begin with.
 
-    The largest ratio whose shortest epoch takes at most ``max_slowdown`` times the shortest of the
-    plain D-MPNN, or the ratio with the shortest epoch if none does; and with it the smallest batch
-    whose epoch takes at most 10 % longer than the shortest, because smaller batches mean more
-    updates. Time alone decides; the test error is for the user to compare.
+    The largest :func:`affordable` ratio, or the ratio with the shortest epoch if there is none;
+    and with it the smallest batch whose epoch takes at most 10 % longer than the shortest, because
+    smaller batches mean more updates. Time alone decides; the test error is for the user to
+    compare.
 
     Returns
     -------
     Row | None
         ``None`` if no setting with pooling could be measured
     """
-    ran = [row for row in rows if row.epoch_seconds is not None]
-    pooled = [row for row in ran if row.ratio is not None]
+    pooled = [row for row in rows if row.ratio is not None and row.epoch_seconds is not None]
     if not pooled:
         return None
-
-    def shortest(ratio: float | None) -> float:
-        return min((row.epoch_seconds for row in ran if row.ratio == ratio), default=float("inf"))
-
-    ratios = sorted({row.ratio for row in pooled})
-    limit = max_slowdown * shortest(None)
-    affordable = [ratio for ratio in ratios if shortest(ratio) <= limit]
-    ratio = affordable[-1] if affordable else min(ratios, key=shortest)
-    enough = (1 + BATCH_GAIN) * shortest(ratio)
+    shortest = _shortest_epochs(pooled)
+    within = affordable(rows, max_slowdown)
+    ratio = within[-1] if within else min(sorted(shortest), key=shortest.get)
+    enough = (1 + BATCH_GAIN) * shortest[ratio]
     fast = [row for row in pooled if row.ratio == ratio and row.epoch_seconds <= enough]
     return min(fast, key=lambda row: row.batch_size)
+
+
+def _shortest_epochs(rows: Sequence[Row]) -> dict[float | None, float]:
+    """By ratio, for those that ran."""
+    found: dict[float | None, float] = {}
+    for row in rows:
+        if row.epoch_seconds is not None:
+            found[row.ratio] = min(row.epoch_seconds, found.get(row.ratio, float("inf")))
+    return found

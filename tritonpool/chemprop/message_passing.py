@@ -114,8 +114,6 @@ class DiffPoolMixin:
             raise ValueError("aggregation must be one of mean, sum, norm, but is None")
         if not aggregation_norm > 0:
             raise ValueError(f"aggregation_norm must be above 0, but is {aggregation_norm}")
-        if aux not in AUX_MODES:
-            raise ValueError(f"aux must be one of {', '.join(AUX_MODES)}, but is {aux!r}")
         super().__init__(*args, **kwargs)
         self.hparams.update(settings, aggregation_norm=aggregation_norm)
         self.hparams.pop("aux", None)  # a property of the training loop, not of the model
@@ -294,6 +292,17 @@ class DiffPoolMixin:
             return inject(H, self.weigh(link, entropy))
         self._aux.append((link, entropy))
         return H
+
+    @property
+    def aux(self) -> str:
+        """What happens to the auxiliary losses, ``"inject"`` or ``"expose"``."""
+        return self._mode
+
+    @aux.setter
+    def aux(self, mode: str) -> None:
+        if mode not in AUX_MODES:
+            raise ValueError(f"aux must be one of {', '.join(AUX_MODES)}, but is {mode!r}")
+        self._mode = mode
 
     def weigh(self, link: Tensor, entropy: Tensor) -> Tensor:
         """The auxiliary part of the objective."""

@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from tritonpool.bench import report, timing
-from tritonpool.bench.advice import BATCH_GAIN, Row, recommend
+from tritonpool.bench.advice import BATCH_GAIN, Row, affordable, recommend
 from tritonpool.cli.checks import check_writable, on_gpu, output_folder
 from tritonpool.cli.data import Prepared, draw, make_train_loader, prepare, read_splits
 from tritonpool.cli.errors import InputError, UsageError
@@ -104,8 +104,9 @@ class BenchSubcommand(TrainSubcommand):
         args.given_diffpool = given_options(cls.parser, words)
         if "diffpool_ratio" in set(args.given_diffpool) - filed:
             raise UsageError("argument --diffpool-ratio: give --ratios instead")
-        given = args.batch_size != cls.parser.get_default("batch_size")
-        if given and "batch_size" not in filed:
+        # argparse fills in a default only where the namespace has nothing yet
+        parsed = cls.parser.parse_args(words, argparse.Namespace(batch_size=None))
+        if parsed.batch_size is not None and "batch_size" not in filed:
             raise UsageError("argument --batch-size: give --batch-sizes instead")
         if args.diffpool_levels == 0:
             raise UsageError(
@@ -189,11 +190,16 @@ def _advice(best: Row | None, rows: Sequence[Row], args: argparse.Namespace) -> 
         return "No setting with pooling fits into the memory."
     plain = [row.epoch_seconds for row in rows if row.ratio is None and row.epoch_seconds]
     times = f", {best.epoch_seconds / min(plain):.2f} times the shortest of D-MPNN" if plain else ""
+    limit = f"--max-slowdown {args.max_slowdown:g}"
+    if affordable(rows, args.max_slowdown):
+        ratio = f"the largest ratio within {limit}"
+    else:
+        ratio = f"the ratio with the shortest epoch, since none is within {limit}"
     return (
         f"Begin with --batch-size {best.batch_size} --diffpool-ratio {best.ratio:g}: an epoch "
-        f"takes {best.epoch_seconds:.2f} s{times}. Time alone decides here (--max-slowdown "
-        f"{args.max_slowdown:g}, then the smallest batch within {100 * BATCH_GAIN:.0f} % of the "
-        f"shortest epoch); compare test errors before you settle."
+        f"takes {best.epoch_seconds:.2f} s{times}. Time alone decides here: {ratio}, then the "
+        f"smallest batch within {100 * BATCH_GAIN:.0f} % of the shortest epoch. Compare test "
+        f"errors before you settle."
     )
 
 

@@ -16,7 +16,7 @@ from lightning.pytorch.accelerators import AcceleratorRegistry
 from tritonpool.backend import choose_backend
 from tritonpool.cli.errors import InputError, UsageError
 from tritonpool.cli.options import flag
-from tritonpool.cli.saved import saved_encoder
+from tritonpool.cli.saved import columns_of, saved_encoder
 
 __all__ = [
     "check_components",
@@ -95,6 +95,11 @@ def check_options(args: argparse.Namespace) -> None:
         for path in given.values() if isinstance(given, dict) else [given]:
             if path is not None and not Path(path).is_file():
                 raise InputError(f"argument {flag(name)}: there is no file {str(path)!r}")
+    if any(not 0 <= share <= 1 for share in args.split_sizes):
+        raise UsageError(
+            "argument --split-sizes: must be shares from 0 to 1, such as 0.8 0.1 0.1, got "
+            + " ".join(f"{share:g}" for share in args.split_sizes)
+        )
     if args.checkpoint and not find_models(args.checkpoint):
         raise InputError(f"argument --checkpoint: there is no .pt file in {args.checkpoint[0]}")
     for name in ("batch_size", "ensemble_size", "num_replicates"):
@@ -167,8 +172,8 @@ def check_output(folder: Path) -> None:
     check_writable(folder)
 
 
-def check_writable(folder: Path) -> None:
-    """Check that a folder can be made or written, without making it.
+def check_writable(folder: Path, option: str = "--output-dir") -> None:
+    """Check that a folder, which ``option`` named, can be made or written, without making it.
 
     Raises
     ------
@@ -180,12 +185,12 @@ def check_writable(folder: Path) -> None:
         existing = existing.parent
     if not existing.is_dir():
         raise InputError(
-            f"argument --output-dir: {str(folder)!r} cannot be made, because {str(existing)!r} is "
+            f"argument {option}: {str(folder)!r} cannot be made, because {str(existing)!r} is "
             f"not a folder"
         )
     if not os.access(existing, os.W_OK | os.X_OK):
         raise InputError(
-            f"argument --output-dir: {str(folder)!r} cannot be written; {str(existing)!r} is "
+            f"argument {option}: {str(folder)!r} cannot be written; {str(existing)!r} is "
             f"read-only for this user"
         )
 
@@ -236,7 +241,7 @@ def check_components(args: argparse.Namespace) -> None:
     InputError
         If one has not, or cannot be read.
     """
-    columns = len(args.smiles_columns or []) + len(args.reaction_columns or []) or 1
+    columns = columns_of(args)
     named = [("checkpoint", path) for path in find_models(args.checkpoint or [])]
     named += [("model_frzn", args.model_frzn), ("from_foundation", _foundation_file(args))]
     for name, path in named:

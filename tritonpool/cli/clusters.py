@@ -11,23 +11,18 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
-from chemprop.cli.common import (
-    add_common_args,
-    find_models,
-    process_common_args,
-    validate_common_args,
-)
+from chemprop.cli.common import add_common_args, process_common_args, validate_common_args
 from chemprop.cli.predict import check_featurizer_matches_model, prepare_data_loader
 from chemprop.models.utils import load_model
-from rdkit import Chem, rdBase
+from rdkit import Chem
 from torch.utils.data import DataLoader
 
 from tritonpool.chemprop.message_passing import DiffPoolMixin
 from tritonpool.cli.checks import check_writable, on_gpu, output_folder
 from tritonpool.cli.errors import InputError, UsageError
 from tritonpool.cli.ranges import whole_number
-from tritonpool.cli.saved import saved_encoder
-from tritonpool.cli.tables import check_files, smiles_by_column, unreadable_text
+from tritonpool.cli.saved import saved_encoder, trained_models
+from tritonpool.cli.tables import blaming_smiles, check_files, smiles_by_column
 from tritonpool.clusters.measures import Measures, atom_kinds, mean_measures, measure
 from tritonpool.clusters.pictures import draw_clusters, page
 
@@ -99,12 +94,11 @@ def run(args: argparse.Namespace) -> None:
     validate_common_args(process_common_args(args))
     if args.reaction_columns:
         raise UsageError("argument --reaction-columns: clusters can be shown for molecules only")
-    args.data_path = [args.test_path]
-    check_files(args, "--test-path")
-    texts = smiles_by_column(args)
-    paths = _models(args.model_paths, len(texts))
+    check_files([args.test_path], args, "--test-path")
+    texts = smiles_by_column(args.test_path, args)
+    paths = _models(args)
     check_writable(args.output_dir)
-    loader = _loader(args, texts)
+    loader = _loader(args, len(texts) > 1)
     for number, path in enumerate(paths):
         out = args.output_dir if len(paths) == 1 else args.output_dir / f"model_{number}"
         with output_folder(out):
@@ -114,19 +108,11 @@ def run(args: argparse.Namespace) -> None:
     print(f"Tables and pictures are in {args.output_dir}.")
 
 
-def _models(given: list[Path], columns: int) -> list[Path]:
-    paths = find_models(given)
-    if not paths:
-        raise InputError(f"argument --model-paths: there is no .pt file in {given[0]}")
+def _models(args: argparse.Namespace) -> list[Path]:
+    paths = trained_models(args)
     for path in paths:
-        saved = saved_encoder(path)
-        if not saved.pools:
+        if not saved_encoder(path).pools:
             raise InputError(f"{str(path)!r} has no DiffPool levels, so it has no clusters")
-        if saved.components != columns:
-            raise UsageError(
-                f"argument --smiles-columns: must name {saved.components}, because the model in "
-                f"{str(path)!r} is for so many, but {columns} is given"
-            )
     return paths
 
 
@@ -160,7 +146,7 @@ def _pooled(
                 row += 1
 
 
-def _loader(args: argparse.Namespace, texts: dict[str, list[str]]) -> DataLoader:
+def _loader(args: argparse.Namespace, several: bool) -> DataLoader:
     """The molecules in the order of the file."""
     wanted = {
         "no_header_row": args.no_header_row,
@@ -172,21 +158,8 @@ def _loader(args: argparse.Namespace, texts: dict[str, list[str]]) -> DataLoader
         "weight_col": None,
         "bounded": False,
     }
-
-    def blame() -> None:
-        for column, smiles in texts.items():
-            if (problem := unreadable_text(smiles, column, args.test_path, args)) is not None:
-                raise InputError(problem) from None
-
-    # molecules are made lazily with cuik-molmaker, so a bad SMILES would surface later
-    if args.use_cuikmolmaker_featurization:
-        blame()
-    try:
-        with rdBase.BlockLogs():
-            return prepare_data_loader(args, len(texts) > 1, False, False, wanted)
-    except Exception:
-        blame()
-        raise
+    with blaming_smiles([args.test_path], args):
+        return prepare_data_loader(args, several, False, False, wanted)
 
 
 def _write(found: list[Pooled], out: Path, pictures: int) -> None:

@@ -23,7 +23,7 @@ from chemprop.cli.train import (
 )
 from chemprop.data import build_dataloader as chemprop_dataloader
 from chemprop.nn.transforms import UnscaleTransform
-from rdkit import Chem, rdBase
+from rdkit import Chem
 from torch.utils.data import DataLoader, Dataset
 
 from tritonpool.chemprop.collate import build_dataloader
@@ -31,7 +31,7 @@ from tritonpool.cli.checks import on_gpu
 from tritonpool.cli.errors import InputError
 from tritonpool.cli.options import settings_from
 from tritonpool.cli.splits import check_splits
-from tritonpool.cli.tables import count_rows, unreadable_smiles
+from tritonpool.cli.tables import blaming_smiles, count_rows
 
 __all__ = [
     "Prepared",
@@ -135,18 +135,14 @@ def read_splits(args: argparse.Namespace, folder: Path, splits_file: Path | None
         "reorder_atoms": args.reorder_atoms,
         "use_cuikmolmaker_featurization": args.use_cuikmolmaker_featurization,
     }
-    # molecules are made lazily with cuik-molmaker, so a bad SMILES would surface in the training
-    problem = unreadable_smiles(args) if args.use_cuikmolmaker_featurization else None
-    if problem is not None:
-        raise InputError(problem)
     if local.splits_file is not None:
         check_splits(Path(local.splits_file), count_rows(args))
     try:
-        with rdBase.BlockLogs():
+        with blaming_smiles(args.data_path, args):
             train, val, test = build_splits(local, format_kwargs, featurization_kwargs)
+    except InputError:
+        raise
     except Exception as error:
-        if (problem := unreadable_smiles(args)) is not None:
-            raise InputError(problem) from None
         if (rows := count_rows(args)) < FEW_ROWS:
             raise InputError(
                 f"{str(args.data_path[0])!r} has {rows} rows, too few to be split by --split-sizes "

@@ -58,9 +58,7 @@ def run(args: argparse.Namespace) -> None:
     SystemExit
         With code 2 if ``--min-atoms`` is larger than ``--max-atoms``.
     InputError
-        If there are not enough distinct oligomers.
-    OSError
-        If the file cannot be written.
+        If there are not enough distinct oligomers, or the file cannot be written.
     """
     if args.min_atoms > args.max_atoms:
         args.usage_error(
@@ -75,4 +73,6 @@ def run(args: argparse.Namespace) -> None:
         write_csv(generate(args.number, args.seed, args.min_atoms, args.max_atoms), args.output)
     except ValueError as error:
         raise InputError(str(error)) from error
+    except OSError as error:
+        raise InputError(f"argument --output: {error}") from error
     print(f"Wrote {args.number} oligomers to {args.output}.")

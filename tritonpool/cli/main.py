@@ -49,12 +49,12 @@ COMMANDS = {
         "train D-MPNN + DiffPool: all options of `chemprop train`, and --diffpool-*",
     ),
     "predict": Command(
-        "chemprop.cli.predict:PredictSubcommand",
+        "tritonpool.cli.predict:PredictSubcommand",
         "func",
         "predict with trained models (chemprop's own command)",
     ),
     "fingerprint": Command(
-        "chemprop.cli.fingerprint:FingerprintSubcommand",
+        "tritonpool.cli.predict:FingerprintSubcommand",
         "func",
         "write learned representations (chemprop's own command)",
     ),

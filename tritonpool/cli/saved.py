@@ -1,16 +1,18 @@
-"""What a model file says about its encoder, read before a model is made from it."""
+"""Model files: where they are, and what they say about their encoder before it is made."""
 
 from __future__ import annotations
 
+import argparse
 from pathlib import Path
 from typing import NamedTuple
 
 import torch
+from chemprop.cli.common import find_models
 
 from tritonpool.chemprop.message_passing import DiffPoolMixin
-from tritonpool.cli.errors import InputError
+from tritonpool.cli.errors import InputError, UsageError
 
-__all__ = ["SavedEncoder", "saved_encoder"]
+__all__ = ["SavedEncoder", "columns_of", "saved_encoder", "trained_models"]
 
 
 class SavedEncoder(NamedTuple):
@@ -36,3 +38,39 @@ def saved_encoder(path: str | Path) -> SavedEncoder:
     blocks = settings.get("blocks", [settings])
     pools = any(issubclass(block["cls"], DiffPoolMixin) for block in blocks)
     return SavedEncoder(pools, settings.get("n_components") or len(blocks))
+
+
+def columns_of(args: argparse.Namespace) -> int:
+    """How many columns of molecules or reactions the options name."""
+    return len(args.smiles_columns or []) + len(args.reaction_columns or []) or 1
+
+
+def trained_models(args: argparse.Namespace) -> list[Path]:
+    """The files that ``--model-paths`` names, which must be for the columns of the data.
+
+    Raises
+    ------
+    UsageError
+        If a path cannot be a model, or a model is for another number of columns.
+    InputError
+        If there is no model at a path, or a file cannot be read as one.
+    """
+    for path in args.model_paths:
+        if not path.exists():
+            raise InputError(f"argument --model-paths: {str(path)!r} does not exist")
+        try:
+            found = find_models([path])
+        except argparse.ArgumentError as error:
+            raise UsageError(f"argument --model-paths: {error}") from None
+        if not found:
+            raise InputError(f"argument --model-paths: there is no .pt file in {str(path)!r}")
+    paths, columns = find_models(args.model_paths), columns_of(args)
+    for path in paths:
+        components = saved_encoder(path).components
+        if components != columns:
+            option = "--reaction-columns" if args.reaction_columns else "--smiles-columns"
+            raise UsageError(
+                f"argument {option}: must name {components}, because the model in "
+                f"{str(path)!r} is for so many, but {columns} is given"
+            )
+    return paths

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import logging
+from itertools import combinations
 from pathlib import Path
 
 from chemprop.cli.utils import parse_indices
@@ -13,9 +15,12 @@ __all__ = ["check_splits"]
 
 PARTS = ("train", "val", "test")
 
+logger = logging.getLogger(__name__)
+
 
 def check_splits(path: Path, rows: int) -> None:
-    """Check that a file lists splits of ``rows`` rows, as chemprop's splits.json does.
+    """Check that a file lists splits of ``rows`` rows, as chemprop's splits.json does; a warning
+    tells of rows that are in two parts.
 
     Parameters
     ----------
@@ -40,6 +45,7 @@ def check_splits(path: Path, rows: int) -> None:
     for i, split in enumerate(splits):
         if "train" not in split:
             raise InputError(f"{name} have no 'train' in split {i}")
+        found = {}
         for part in PARTS:
             try:
                 numbers = parse_indices(split.get(part, []))
@@ -50,4 +56,11 @@ def check_splits(path: Path, rows: int) -> None:
                 raise InputError(
                     f"{name} name row {wrong[0]!r} in {part!r} of split {i}, but the data has rows "
                     f"0 to {rows - 1}"
+                )
+            found[part] = set(numbers)
+        for one, other in combinations(PARTS, 2):
+            if both := found[one] & found[other]:
+                logger.warning(
+                    "%s have %d rows in both %r and %r of split %d, the first is %d",
+                    *(name, len(both), one, other, i, min(both)),
                 )

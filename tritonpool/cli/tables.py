@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterable
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -14,16 +15,18 @@ from rdkit import rdBase
 from tritonpool.cli.errors import InputError, UsageError
 
 __all__ = [
+    "blaming_smiles",
+    "check_columns",
     "check_files",
     "check_tables",
     "count_rows",
     "smiles_by_column",
-    "unreadable_smiles",
-    "unreadable_text",
 ]
 
 
-def check_files(args: argparse.Namespace, option: str = "--data-path") -> None:
+def check_files(
+    paths: Sequence[Path], args: argparse.Namespace, option: str = "--data-path"
+) -> None:
     """Check that the CSV files are there and have rows; ``option`` named them.
 
     Raises
@@ -31,7 +34,7 @@ def check_files(args: argparse.Namespace, option: str = "--data-path") -> None:
     InputError
         If one cannot be read as a table or is empty.
     """
-    for path in args.data_path or []:
+    for path in paths:
         # chemprop has its own sentence for other endings
         if path.suffix == ".csv":
             _read(path, args, rows=1, option=option)
@@ -75,21 +78,35 @@ def check_tables(args: argparse.Namespace) -> None:
             _check_labels(table[name], path, args)
 
 
+def check_columns(paths: Sequence[Path], args: argparse.Namespace) -> None:
+    """Check that the columns which a model is applied to exist.
+
+    Raises
+    ------
+    UsageError
+        If one is missing.
+    """
+    for path in paths:
+        table = _read(path, args)
+        for option in ("--smiles-columns", "--reaction-columns", "--descriptors-columns"):
+            for name in getattr(args, option[2:].replace("-", "_")) or []:
+                _check_column(option, name, path, table)
+
+
 def count_rows(args: argparse.Namespace) -> int:
     """Rows under the headers of all tables."""
     return sum(len(_read(path, args)) for path in args.data_path)
 
 
-def smiles_by_column(args: argparse.Namespace) -> dict[str, list[str]]:
-    """The SMILES of the first table under the names of their columns: those of
-    ``--smiles-columns``, or the first one.
+def smiles_by_column(path: Path, args: argparse.Namespace) -> dict[str, list[str]]:
+    """The SMILES of a table under the names of their columns: those of ``--smiles-columns``, or the
+    first one.
 
     Raises
     ------
     UsageError
         If there is no such column.
     """
-    path = args.data_path[0]
     table = _read(path, args)
     names = args.smiles_columns or [table.columns[0]]
     for name in names:
@@ -162,34 +179,44 @@ def _check_labels(values: pd.Series, path: Path, args: argparse.Namespace) -> No
         )
 
 
-def unreadable_smiles(args: argparse.Namespace) -> str | None:
-    """A sentence that names the first SMILES or reaction that RDKit cannot read, or None."""
+@contextmanager
+def blaming_smiles(paths: Sequence[Path], args: argparse.Namespace) -> Iterator[None]:
+    """Where the molecules of some tables are made: if that fails, name the SMILES to blame.
+
+    Raises
+    ------
+    InputError
+        If RDKit cannot read a SMILES or reaction.
+    """
+    # with cuik-molmaker they are made lazily, so a bad SMILES would surface later
+    if args.use_cuikmolmaker_featurization:
+        _check_smiles(paths, args)
+    try:
+        with rdBase.BlockLogs():
+            yield
+    except Exception:
+        _check_smiles(paths, args)
+        raise
+
+
+def _check_smiles(paths: Sequence[Path], args: argparse.Namespace) -> None:
     reactions = args.reaction_columns or []
-    molecules = args.smiles_columns or ([] if reactions else args.input_columns)
-    for path in args.data_path:
+    for path in paths:
         table = _read(path, args)
+        molecules = args.smiles_columns or ([] if reactions else [table.columns[0]])
         for name in (*molecules, *reactions):
-            if problem := unreadable_text(table[name], name, path, args, name in reactions):
-                return problem
-    return None
+            _check_texts(table[name], path, args, name in reactions)
 
 
-def unreadable_text(
-    texts: Iterable[object],
-    column: str,
-    path: Path,
-    args: argparse.Namespace,
-    reaction: bool = False,
-) -> str | None:
-    """The same for the texts of one column."""
+def _check_texts(texts: pd.Series, path: Path, args: argparse.Namespace, reaction: bool) -> None:
     with rdBase.BlockLogs():
         for row, text in enumerate(texts):
             if problem := _problem(text, reaction, args):
-                return (
-                    f"{str(path)!r}, row {row + 1} below the header: the SMILES {text!r} "
-                    f"in column {column!r} {problem}"
-                )
-    return None
+                which = "the SMILES" if pd.isna(text) else f"the SMILES {text!r}"
+                raise InputError(
+                    f"{str(path)!r}, row {row + 1} below the header: {which} in column "
+                    f"{texts.name!r} {problem}"
+                ) from None
 
 
 def _problem(text: object, reaction: bool, args: argparse.Namespace) -> str | None:

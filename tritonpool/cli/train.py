@@ -140,7 +140,7 @@ class TrainSubcommand(chemprop_train.TrainSubcommand):
             raise UsageError("argument --data-path: is needed for training")
         process_common_args(args)
         check_options(args)
-        check_files(args)
+        check_files(args.data_path, args)
         try:
             validate_common_args(args)
             validate_train_args(process_train_args(args))

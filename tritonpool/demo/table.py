@@ -26,13 +26,13 @@ def check_target(path: Path) -> None:
         If its folder is missing or not writable, or if ``path`` is a folder or a device.
     """
     if path.is_dir():
-        raise IsADirectoryError(f"output must be a file, but {path} is a folder.")
+        raise IsADirectoryError(f"{str(path)!r} is a folder, not a file")
     if path.exists() and not path.is_file():
-        raise FileExistsError(f"output must be a file, but {path} is a device or a pipe.")
+        raise FileExistsError(f"{str(path)!r} is a device or a pipe, not a file")
     if not path.parent.is_dir():
-        raise FileNotFoundError(f"the folder of output {path} does not exist.")
+        raise FileNotFoundError(f"the folder of {str(path)!r} does not exist")
     if not os.access(path.parent, os.W_OK):
-        raise PermissionError(f"the folder of output {path} is not writable.")
+        raise PermissionError(f"the folder of {str(path)!r} is not writable")
 
 
 def write_csv(oligomers: Iterable[Oligomer], path: Path) -> None:

@@ -1,0 +1,114 @@
+"""``tritonpool predict`` and ``fingerprint`` name what they cannot use."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from cli_tools import chemprop_command, train, tritonpool, write_pairs, write_table
+
+COMMANDS = {"predict": (), "fingerprint": ("--ffn-block-index", 1)}
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory) -> Path:
+    return write_table(tmp_path_factory.mktemp("data") / "data.csv", 24)
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory, data) -> Path:
+    out = tmp_path_factory.mktemp("model") / "out"
+    assert train(data, out) == 0
+    return out
+
+
+@pytest.fixture(params=COMMANDS)
+def refused(request, tmp_path, model, capsys):
+    """Run a command that must fail and write nothing, and return its message."""
+
+    def run(code: int, data: Path, *words: object, models: tuple = (model,)) -> str:
+        out = tmp_path / "new" / "out.csv"
+        needed = ("--test-path", data, "--model-paths", *models, "-o", out)
+        assert tritonpool(request.param, *needed, *COMMANDS[request.param], *words) == code
+        assert not list(tmp_path.glob("new/*"))
+        captured = capsys.readouterr().err
+        assert "Traceback" not in captured and "Parse Error" not in captured
+        return captured.splitlines()[-1].removeprefix(f"tritonpool {request.param}: error: ")
+
+    return run
+
+
+def test_predictions_are_those_of_chemprop(tmp_path, data, model, monkeypatch):
+    words = ("--test-path", data, "--model-paths", model)
+    assert tritonpool("predict", *words, "-o", tmp_path / "new" / "ours.csv") == 0
+    chemprop_command(monkeypatch, "predict", *words, "-o", tmp_path / "theirs.csv")
+    ours, theirs = tmp_path / "new" / "ours.csv", tmp_path / "theirs.csv"
+    assert ours.read_text() == theirs.read_text()
+    words = (*words, *COMMANDS["fingerprint"], "-o", tmp_path / "fps.npz")
+    assert tritonpool("fingerprint", *words) == 0
+    assert np.load(tmp_path / "fps_0.npz")["H"].shape[0] == 24
+
+
+@pytest.mark.parametrize("words", [(), ("--use-cuikmolmaker-featurization",)])
+def test_a_bad_smiles(refused, tmp_path, words):
+    (tmp_path / "bad.csv").write_text("smiles\nCC\nC(\n")
+    assert refused(1, tmp_path / "bad.csv", *words) == (
+        f"'{tmp_path / 'bad.csv'}', row 2 below the header: the SMILES 'C(' in column 'smiles' "
+        f"cannot be read by RDKit"
+    )
+
+
+@pytest.mark.parametrize("option", ["--smiles-columns", "--reaction-columns"])
+def test_a_column_that_is_not_there(refused, data, option):
+    message = refused(2, data, option, "SMILES")
+    assert message.startswith(f"argument {option}: '{data}' has no column 'SMILES'; its columns")
+
+
+def test_files_that_are_not_there(refused, tmp_path, data):
+    missing = tmp_path / "no.csv"
+    assert refused(1, missing).startswith(f"argument --test-path: cannot read '{missing}'")
+    folder, empty = tmp_path / "folder", tmp_path / "empty"
+    empty.mkdir()
+    message = refused(1, data, models=(folder,))
+    assert message == f"argument --model-paths: '{folder}' does not exist"
+    message = refused(1, data, models=(empty,))
+    assert message == f"argument --model-paths: there is no .pt file in '{empty}'"
+    assert refused(2, data, models=(data,)).startswith("argument --model-paths: Expected a .ckpt")
+
+
+def test_calibration_data_that_are_not_there(tmp_path, data, model, capsys):
+    words = ("--test-path", data, "--model-paths", model, "--cal-path", tmp_path / "no.csv")
+    assert tritonpool("predict", *words) == 1
+    assert "argument --cal-path: cannot read" in capsys.readouterr().err
+
+
+def test_an_output_that_cannot_be_written(data, model, capsys):
+    words = ("--test-path", data, "--model-paths", model, "-o", data / "out.csv")
+    assert tritonpool("predict", *words) == 1
+    assert f"argument --output: '{data}' cannot be made" in capsys.readouterr().err
+
+
+def test_a_model_for_two_columns(refused, tmp_path, data):
+    pairs = write_pairs(tmp_path / "pairs.csv")
+    columns = ("-s", "smiles", "other", "--target-columns", "y")
+    assert train(pairs, tmp_path / "two", *columns) == 0
+    message = refused(2, data, models=(tmp_path / "two",))
+    assert message.startswith("argument --smiles-columns: must name 2, because the model in ")
+
+
+def test_descriptors_left_out_or_too_many(refused, tmp_path, data):
+    table = pd.read_csv(data).assign(d=1.5)
+    table.to_csv(tmp_path / "more.csv", index=False)
+    given = ("--descriptors-columns", "d")
+    message = refused(1, tmp_path / "more.csv", *given)
+    assert message.endswith(
+        "without any descriptors of molecules, but --descriptors-columns is given"
+    )
+    target = table.columns[1]
+    words = ("--target-columns", target, *given)
+    assert train(tmp_path / "more.csv", tmp_path / "with", *words) == 0
+    message = refused(1, data, models=(tmp_path / "with",))
+    assert message.endswith(
+        "was trained with 1 descriptors of molecules, but none of --descriptors-path, "
+        "--descriptors-columns, --molecule-featurizers is given"
+    )
