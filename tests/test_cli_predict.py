@@ -10,16 +10,16 @@ from cli_tools import chemprop_command, train, tritonpool, write_pairs, write_ta
 COMMANDS = {"predict": (), "fingerprint": ("--ffn-block-index", 1)}
 
 
-@pytest.fixture(scope="module")
-def data(tmp_path_factory) -> Path:
-    return write_table(tmp_path_factory.mktemp("data") / "data.csv", 24)
+@pytest.fixture
+def data(tmp_path) -> Path:
+    return write_table(tmp_path / "data.csv", 24)
 
 
 @pytest.fixture(scope="module")
-def model(tmp_path_factory, data) -> Path:
-    out = tmp_path_factory.mktemp("model") / "out"
-    assert train(data, out) == 0
-    return out
+def model(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("trained")
+    assert train(write_table(folder / "data.csv", 24), folder / "model") == 0
+    return folder / "model"
 
 
 @pytest.fixture(params=COMMANDS)
