@@ -158,8 +158,11 @@ def test_positions_of_a_molecule_are_made_once(atoms, monkeypatch):
     assert torch.equal(positions(chains(atoms).plan, 2), first[7 : 7 + atoms, :2])
 
 
-def test_positions_are_eigenvectors_of_the_laplacian():
-    smiles = ["CCCCCO", "c1ccccc1CC(=O)O", "O", "CC"]
+@pytest.mark.parametrize("most", [structure.MOST_ATOMS, 0])
+def test_positions_are_eigenvectors_of_the_laplacian(most, monkeypatch):
+    monkeypatch.setattr(structure, "MOST_ATOMS", most)  # larger ones by another algorithm
+    structure._remembered.cache_clear()
+    smiles = ["CCCCCO", "c1ccccc1CC(=O)O", "O", "CC", "C1CC1" + "C" * 20, "C" * 12 + "." + "C" * 9]
     graph = graph_of(smiles)
     found = positions(graph.plan, 4).double()
     start = 0
