@@ -16,7 +16,7 @@ from torch import Tensor
 from benchmarks import MOST_CLUSTERS
 from tritonpool import Graph
 from tritonpool.coarse_plan import cluster_counts
-from tritonpool.diffpool import masked_softmax
+from tritonpool.softmax import masked_softmax
 
 __all__ = ["Inputs", "leaves", "make_inputs", "mol_graphs", "smiles"]
 

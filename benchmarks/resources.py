@@ -123,6 +123,8 @@ def _run_all(own: torch.dtype, rest: torch.dtype, K: int, C: int, D: int, weight
     kernels.lift_bwd(X, S, Xc, plan, coarse, (True, True))
     r2, ent = kernels.losses_fwd(S, w, plan, coarse)
     kernels.losses_bwd(r2, ent, S, w, plan, coarse, (True, weighted))
+    kernels.softmax_bwd(S, kernels.softmax_fwd(S, plan, coarse))
+    kernels.loss_means_bwd(*kernels.loss_means_fwd(r2, ent, plan), r2, plan)
     _run_segments(kernels, random(4, D), X, None if w is None else w.to(own), plan)
 
 

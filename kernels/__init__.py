@@ -5,6 +5,7 @@ The same functions as :mod:`tritonpool.reference` and :mod:`tritonpool.sparse`.
 
 from .backward import coarsen_bwd, lift_bwd
 from .coarsen import coarsen_fwd
+from .loss_means import loss_means_bwd, loss_means_fwd
 from .losses import losses_fwd
 from .losses_grad import losses_bwd
 from .messages import messages_bwd, messages_fwd
@@ -16,12 +17,15 @@ from .segments import (
     segments_fwd,
 )
 from .shares import shares_bwd, shares_fwd
+from .softmax import softmax_bwd, softmax_fwd
 
 __all__ = [
     "coarsen_bwd",
     "coarsen_fwd",
     "lift_bwd",
     "lift_fwd",
+    "loss_means_bwd",
+    "loss_means_fwd",
     "losses_bwd",
     "losses_fwd",
     "messages_bwd",
@@ -32,4 +36,6 @@ __all__ = [
     "segments_fwd",
     "shares_bwd",
     "shares_fwd",
+    "softmax_bwd",
+    "softmax_fwd",
 ]

@@ -18,14 +18,15 @@ __all__ = ["TARGETS", "Tile", "blocks_of", "nearest_target", "tile_for", "trying
 TARGETS = ("sm_80", "sm_90", "sm_100", "gfx942")
 ROWS = "segment_sum", "segment_spread", "messages", "messages_grad"  # add up rows of segments
 SHARES = "shares", "shares_grad"
+SOFTMAX = "softmax", "softmax_grad"
 
 
 @dataclass(frozen=True)
 class Tile:
     """The shape of one program."""
 
-    # BP x BQ pairs, BE edges, BS edges of a node, BV nodes, BK clusters, BC or BD features, PART
-    # features of a program
+    # BP x BQ pairs, BE edges, BS edges of a node, BV nodes, BG graphs, BK clusters, BC or BD
+    # features, PART features of a program
     blocks: dict[str, int]
     warps: int
     precision: str  # "x3" or "ieee", see precision.py
@@ -76,6 +77,7 @@ def _single(kernel: str, C: int, target: str) -> tuple[dict[str, int], int]:
         "weight_grad": (dict(BE=128), 4),
         **dict.fromkeys(ROWS, (dict(BS=4, BD=128), 1)),
         **dict.fromkeys(SHARES, (dict(BS=32), 1)),
+        **dict.fromkeys(SOFTMAX, (dict(BV=32, BK=8), 1)),
     }[kernel]
 
 
@@ -94,8 +96,11 @@ def _double(kernel: str) -> tuple[dict[str, int], int]:
         "losses_total": (dict(BV=64), 1),
         "losses_bwd": (dict(BV=16, BK=32, BE=16), 2),
         "losses_weight_grad": (dict(BE=32, BK=16), 4),
+        "loss_means": (dict(BG=256), 1),
+        "loss_means_grad": (dict(BG=128), 4),
         **dict.fromkeys(ROWS, (dict(BS=4, BD=64), 1)),
         **dict.fromkeys(SHARES, (dict(BS=32), 1)),
+        **dict.fromkeys(SOFTMAX, (dict(BV=32, BK=8), 1)),
     }[kernel]
 
 

@@ -6,6 +6,7 @@ from batches import BACKENDS, make_sample, samples
 from hypothesis import given
 
 from tritonpool import Graph, entropy_loss, link_loss, losses
+from tritonpool.autograd import LossMeans
 
 pytestmark = pytest.mark.usefixtures("kernels_on_gpu")
 on_backends = pytest.mark.parametrize("backend", BACKENDS)
@@ -148,11 +149,37 @@ def test_unknown_convention():
         link_loss(graph, S, convention="dgl")
 
 
-def test_a_residual_that_is_not_a_number_is_not_hidden():
+@pytest.mark.parametrize("backend", ["reference", *BACKENDS])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("graphs", [4, 600])  # in one block of graphs, in several
+def test_means_over_graphs_and_their_gradients(backend, dtype, graphs):
+    nodes = torch.arange(graphs) % 4  # some without nodes
+    batch = torch.repeat_interleave(nodes)
+    no_edges = torch.zeros(2, 0, dtype=torch.int64)
+    plan = Graph(torch.zeros(len(batch), 1), no_edges, batch=batch, num_graphs=graphs).plan
+    r2 = torch.rand(graphs, dtype=dtype).masked_fill(nodes == 2, 0).requires_grad_()
+    entropy = torch.randn(graphs, dtype=dtype, requires_grad=True)
+    share = 1 / (nodes.clamp(min=1) * graphs)
+    root = torch.where(nodes == 2, 0, r2.detach().sqrt())
+    means = LossMeans.apply(r2, entropy, plan, backend)
+    assert all(mean.shape == () and mean.dtype == dtype for mean in means)
+    torch.testing.assert_close(means[0], (root * share).sum().to(dtype))
+    torch.testing.assert_close(means[1], (entropy * share).sum().to(dtype))
+    (means[0] * 3 - means[1]).backward()
+    slope = torch.where(nodes == 2, 0, 3 * share / (2 * root))
+    torch.testing.assert_close(r2.grad, slope.to(dtype))
+    torch.testing.assert_close(entropy.grad, -share.to(dtype))
+
+
+@pytest.mark.parametrize("backend", ["reference", *BACKENDS])
+def test_a_residual_that_is_not_a_number_is_not_hidden(backend):
     """A residual of 0 has gradient 0; one that is NaN must not look like it."""
+    batch, no_edges = torch.arange(3), torch.zeros(2, 0, dtype=torch.int64)
+    plan = Graph(torch.zeros(3, 1), no_edges, batch=batch).plan
     square = torch.tensor([4.0, 0.0, torch.nan], requires_grad=True)
-    scale = torch.tensor([0.5, 0.25, 0.25])
-    value = losses._WeightedRoots.apply(square, scale)
-    assert value.isnan()
-    (grad,) = torch.autograd.grad(value, square)
-    assert grad[:2].tolist() == [0.125, 0.0] and grad[2].isnan()
+    link, entropy = LossMeans.apply(square, torch.ones(3), plan, backend)
+    assert link.isnan() and entropy == 1
+    (grad,) = torch.autograd.grad(link, square)
+    assert grad[:2].tolist() == [pytest.approx(1 / 12), 0.0] and grad[2].isnan()
+    for convention in ("pyg", "tgp"):
+        assert losses._link(square, plan, convention).isnan()

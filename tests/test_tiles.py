@@ -13,8 +13,9 @@ from tritonpool.kernels.tiles import TARGETS, nearest_target, tile_for
 
 KERNELS = (
     "coarsen_fwd", "coarsen_bwd_assignment", "coarsen_bwd_features", "weight_grad", "pool", "lift",
-    "node_grad", "losses_fwd", "losses_total", "losses_bwd", "losses_weight_grad", "segment_sum",
-    "segment_spread", "messages", "messages_grad", "shares", "shares_grad",
+    "node_grad", "losses_fwd", "losses_total", "losses_bwd", "losses_weight_grad",
+    "loss_means", "loss_means_grad", "segment_sum", "segment_spread", "messages", "messages_grad",
+    "shares", "shares_grad", "softmax", "softmax_grad",
 )  # fmt: skip
 
 
@@ -33,7 +34,7 @@ def test_every_card_follows_a_target_of_the_table(target, nearest):
 @pytest.mark.parametrize("kernel", KERNELS)
 @pytest.mark.parametrize("target", [*TARGETS, "interpret"])
 def test_every_tile_is_one_that_triton_takes(kernel, target):
-    exact = kernel.startswith("losses")  # always in float64
+    exact = kernel.startswith("loss")  # always in float64
     for accumulate in (torch.float64,) if exact else (torch.float32, torch.float64):
         for C in (0, 14, 16, 64, 300):
             tile = tile_for(kernel, accumulate, target, C)

@@ -15,10 +15,12 @@ __all__ = [
     "Coarsen",
     "EdgeMessages",
     "Lift",
+    "LossMeans",
     "Losses",
     "NeighbourSum",
     "SegmentSum",
     "Shares",
+    "Softmax",
     "SourceRows",
     "first_order",
 ]
@@ -143,6 +145,26 @@ class Losses(Function):
         return *grads, None, None, None
 
 
+class LossMeans(Function):
+    """``(squared residual, entropy sum) -> (link loss, entropy loss)``, means over the graphs."""
+
+    @staticmethod
+    @_full_precision
+    def forward(ctx, r2, entropy, plan, backend):
+        ctx.save_for_backward(r2)
+        ctx.plan, ctx.backend = plan, backend
+        return load_backend(backend).loss_means_fwd(r2, entropy, plan)
+
+    @staticmethod
+    @first_order
+    @_full_precision
+    def backward(ctx, dlink, dentropy):
+        grads = load_backend(ctx.backend).loss_means_bwd(
+            dlink, dentropy, *ctx.saved_tensors, ctx.plan
+        )
+        return *grads, None, None
+
+
 class SegmentSum(Function):
     """``(rows, w) -> sums``, or means; row ``k`` belongs to segment ``of[k]`` and to no other."""
 
@@ -237,3 +259,21 @@ class SourceRows(Function):
     def backward(ctx, grad):
         dX = load_backend(ctx.backend).segments_fwd(grad, None, *ctx.saved_tensors, False)
         return dX, None, None, None, None
+
+
+class Softmax(Function):
+    """``scores -> S``, the softmax of every row over the clusters of its graph."""
+
+    @staticmethod
+    @_full_precision
+    def forward(ctx, logits, plan, coarse, backend):
+        S = load_backend(backend).softmax_fwd(logits, plan, coarse)
+        ctx.save_for_backward(S)
+        ctx.backend = backend
+        return S
+
+    @staticmethod
+    @first_order
+    @_full_precision
+    def backward(ctx, dS):
+        return load_backend(ctx.backend).softmax_bwd(dS, *ctx.saved_tensors), None, None, None

@@ -7,28 +7,18 @@ import inspect
 import torch
 from torch import Tensor, nn
 
+from tritonpool.autograd import Softmax
+from tritonpool.backend import choose_backend
 from tritonpool.checks import check_scores, check_weights
 from tritonpool.coarse_plan import CoarsePlan, cluster_counts
+from tritonpool.dtypes import accumulate_in
 from tritonpool.graph import Graph
 from tritonpool.losses import planned_losses
 from tritonpool.ops import coarsen_planned
 from tritonpool.planning import coarse_plan
+from tritonpool.softmax import masked_softmax
 
-__all__ = ["DiffPool", "masked_softmax"]
-
-
-def masked_softmax(logits: Tensor, counts: Tensor) -> Tensor:
-    """Softmax of every row over its first ``counts`` columns; the others become 0.
-
-    Parameters
-    ----------
-    logits : Tensor
-        a tensor of shape ``V x K``
-    counts : Tensor
-        an integer tensor of shape ``V`` with 1 to ``K`` columns for each row
-    """
-    beyond = torch.arange(logits.shape[1], device=logits.device) >= counts[:, None]
-    return logits.masked_fill(beyond, -torch.inf).softmax(1)
+__all__ = ["DiffPool"]
 
 
 def _weights_up_to_one(graph: Graph) -> Graph:
@@ -208,7 +198,11 @@ class DiffPool(nn.Module):
             logits = logits / self.temperature
         if logits.device.type == "cpu" and not torch.compiler.is_compiling():
             check_scores(logits, graph.x)
-        return masked_softmax(logits, coarse.counts.index_select(0, graph.plan.batch))
+        if torch.compiler.is_compiling():
+            return masked_softmax(logits, coarse.counts.index_select(0, graph.plan.batch))
+        if logits.is_cuda and torch.is_autocast_enabled("cuda"):
+            logits = logits.to(accumulate_in(logits))  # as autocast does with torch's softmax
+        return Softmax.apply(logits, graph.plan, coarse, choose_backend(graph.device))
 
     def coarsen(self, graph: Graph, S: Tensor, coarse: CoarsePlan) -> Graph:
         """The coarse batch."""

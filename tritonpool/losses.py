@@ -6,15 +6,14 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
-from torch.autograd import Function
 
 from tritonpool import library
-from tritonpool.autograd import Losses, first_order
+from tritonpool.autograd import Losses, LossMeans
 from tritonpool.backend import choose_backend
 from tritonpool.coarse_plan import CoarsePlan
 from tritonpool.graph import Graph
 from tritonpool.ops import in_plan_order, prepare
-from tritonpool.plan import Plan, once
+from tritonpool.plan import Plan
 
 __all__ = ["assignment_losses", "entropy_loss", "link_loss", "planned_losses"]
 
@@ -22,53 +21,18 @@ CONVENTIONS = ("mean", "pyg", "tgp")
 
 
 def _root(square: Tensor) -> Tensor:
-    """The square root with gradient 0 at 0."""
-    positive = square > 0
-    return torch.where(positive, torch.where(positive, square, 1).sqrt(), 0)
-
-
-class _WeightedRoots(Function):
-    """``(square, scale) -> sum scale sqrt(square)``, with gradient 0 where ``square`` is 0; each
-    operation is a launch on a GPU, so they are few."""
-
-    @staticmethod
-    def forward(ctx, square, scale):
-        root = square.sqrt()
-        ctx.save_for_backward(root, scale)
-        return torch.dot(root, scale)
-
-    @staticmethod
-    @first_order
-    def backward(ctx, grad):
-        root, scale = ctx.saved_tensors
-        return torch.nan_to_num(scale / root, nan=torch.nan, posinf=0.0).mul_(grad / 2), None
-
-
-def _scale(plan: Plan, dtype: torch.dtype) -> Tensor:
-    """What turns a sum over the graphs into the mean of values divided by numbers of nodes."""
-    return once(plan._items, ("mean", dtype), _inverse_nodes, plan, dtype)
-
-
-def _inverse_nodes(plan: Plan, dtype: torch.dtype) -> Tensor:
-    nodes = plan.node_ptr.diff().clamp(min=1)
-    return (nodes * len(nodes)).to(dtype).reciprocal()
+    """The square root with gradient 0 at 0; what is not a number stays so."""
+    zero = square == 0
+    return torch.where(zero, 0, torch.where(zero, 1, square).sqrt())
 
 
 def _link(r2: Tensor, plan: Plan, convention: str) -> Tensor:
-    if not r2.numel():
-        return r2.sum()
-    if convention == "mean":
-        return _WeightedRoots.apply(r2, _scale(plan, r2.dtype))
     nodes = plan.nodes
     entries = len(nodes) * int(nodes.max()) ** 2 if convention == "pyg" else int((nodes**2).sum())
     return _root(r2.sum()) / max(entries, 1)
 
 
 def _entropy(total: Tensor, plan: Plan, convention: str) -> Tensor:
-    if not total.numel():
-        return total.sum()
-    if convention == "mean":
-        return torch.dot(total, _scale(plan, total.dtype))
     nodes = plan.nodes
     rows = len(nodes) * int(nodes.max()) if convention == "pyg" else plan.num_nodes
     return total.sum() / max(rows, 1)
@@ -100,11 +64,20 @@ def planned_losses(
     """:func:`assignment_losses` with an assignment that is known to fit its plan."""
     plan = graph.plan
     w = in_plan_order(graph.edge_weight, graph)
-    if torch.compiler.is_compiling():
+    compiled = torch.compiler.is_compiling()
+    if compiled:
         r2, entropy = library.losses(S, w, plan, coarse, backend)
     else:
-        r2, entropy = Losses.apply(S, w, plan, coarse, choose_backend(graph.device, backend))
-    return _link(r2, plan, convention), _entropy(entropy, plan, convention)
+        name = choose_backend(graph.device, backend)
+        r2, entropy = Losses.apply(S, w, plan, coarse, name)
+    if not r2.numel():
+        return r2.sum(), entropy.sum()
+    if convention != "mean":
+        return _link(r2, plan, convention), _entropy(entropy, plan, convention)
+    if compiled:
+        share = plan.node_shares(r2.dtype)
+        return torch.dot(_root(r2), share), torch.dot(entropy, share)
+    return LossMeans.apply(r2, entropy, plan, name)
 
 
 def link_loss(

@@ -122,6 +122,15 @@ class Plan(Keyed):
         """The source of each edge in ``in_edge``."""
         return once(self._items, "in_src", self.src.index_select, 0, self.in_edge)
 
+    def node_shares(self, dtype: torch.dtype) -> Tensor:
+        """What one node of each graph counts in a mean over the graphs of means over their nodes:
+        ``G`` numbers."""
+        return once(self._items, ("node shares", dtype), self._node_shares, dtype)
+
+    def _node_shares(self, dtype: torch.dtype) -> Tensor:
+        nodes = self.node_ptr.diff().clamp(min=1)
+        return (nodes * len(nodes)).to(dtype).reciprocal()
+
     @classmethod
     @outside_inference
     def build(cls, batch: Tensor | None, edge_index: Tensor, num_nodes: int, num_graphs: int):

@@ -29,6 +29,8 @@ __all__ = [
     "coarsen_fwd",
     "lift_bwd",
     "lift_fwd",
+    "loss_means_bwd",
+    "loss_means_fwd",
     "losses_bwd",
     "losses_fwd",
     "messages_bwd",
@@ -39,6 +41,8 @@ __all__ = [
     "segments_fwd",
     "shares_bwd",
     "shares_fwd",
+    "softmax_bwd",
+    "softmax_fwd",
 ]
 
 
@@ -135,6 +139,17 @@ def losses_fwd(
     return stack(residual), stack(entropy)
 
 
+def loss_means_fwd(r2: Tensor, entropy: Tensor, plan: Plan) -> tuple[Tensor, Tensor]:
+    """The mean over the graphs of the norm of the residual, and of the entropy, for each node."""
+    link, total, G = r2.new_zeros(()), r2.new_zeros(()), plan.num_graphs
+    for g, members in enumerate(ranges(plan.node_ptr)):
+        n = max(1, len(members))
+        if r2[g] != 0:  # where the root has no gradient
+            link = link + r2[g].sqrt() / (n * G)
+        total = total + entropy[g] / (n * G)
+    return link, total
+
+
 def coarsen_bwd(dXc, dW, dFc, S, X, F, w, W, Fc, plan, coarse, eps, needs):
     """Gradients of :func:`coarsen_fwd` w.r.t. ``S``, ``X``, ``F`` and ``w``."""
     return gradients(
@@ -150,3 +165,23 @@ def lift_bwd(dY, S, Xc, plan, coarse, needs):
 def losses_bwd(dr2, dent, S, w, plan, coarse, needs):
     """Gradients of :func:`losses_fwd` w.r.t. ``S`` and ``w``."""
     return gradients(lambda *t: losses_fwd(*t, plan, coarse), (S, w), needs, (dr2, dent))
+
+
+def loss_means_bwd(dlink, dentropy, r2, plan):
+    """Gradients of :func:`loss_means_fwd` w.r.t. both inputs."""
+    return gradients(lambda *t: loss_means_fwd(*t, plan), (r2, r2), (True, True), (dlink, dentropy))
+
+
+def softmax_fwd(logits: Tensor, plan: Plan, coarse: CoarsePlan) -> Tensor:
+    """The softmax of each node's scores over the clusters of its graph, 0 beyond them."""
+    S = torch.zeros_like(logits)
+    for members, c in zip(ranges(plan.node_ptr), coarse.clusters.tolist(), strict=True):
+        for i in members:
+            S[i, :c] = logits[i, :c].softmax(0)
+    return S
+
+
+def softmax_bwd(dS: Tensor, S: Tensor) -> Tensor:
+    """The gradient of :func:`softmax_fwd` w.r.t. the scores."""
+    rows = [s * (ds - torch.dot(s, ds)) for s, ds in zip(S, dS, strict=True)]
+    return torch.stack(rows) if rows else torch.zeros_like(S)

@@ -24,6 +24,7 @@ from tritonpool.coarse_plan import CoarsePlan
 from tritonpool.dtypes import accumulate_in, weight_dtype
 from tritonpool.patterns import SlotPattern, assignment_pattern, pair_pattern, slot_pattern
 from tritonpool.plan import Plan
+from tritonpool.softmax import masked_softmax
 from tritonpool.sparse_segments import (
     messages_bwd,
     messages_fwd,
@@ -41,6 +42,8 @@ __all__ = [
     "coarsen_fwd",
     "lift_bwd",
     "lift_fwd",
+    "loss_means_bwd",
+    "loss_means_fwd",
     "losses_bwd",
     "losses_fwd",
     "messages_bwd",
@@ -51,6 +54,8 @@ __all__ = [
     "segments_fwd",
     "shares_bwd",
     "shares_fwd",
+    "softmax_bwd",
+    "softmax_fwd",
 ]
 
 # T is made a few columns of the bond features at a time: as many as give it 2 MB in float32, which
@@ -337,3 +342,28 @@ def losses_bwd(dr2, dent, S, w, plan, coarse, needs, r2_slope, entropy_slope):
         ends = rows.index_select(0, plan.src) * rows.index_select(0, plan.dst)
         dw = (2 * (pair - ends.sum(1)) * dr2.double()[plan.batch[plan.src]]).to(w.dtype)
     return dS, dw
+
+
+def loss_means_fwd(r2: Tensor, entropy: Tensor, plan: Plan) -> tuple[Tensor, Tensor]:
+    """The mean over the graphs of the norm of the residual, and of the entropy, for each node."""
+    share = plan.node_shares(r2.dtype)
+    return torch.dot(r2.sqrt(), share), torch.dot(entropy, share)
+
+
+def loss_means_bwd(dlink, dentropy, r2, plan):
+    """Gradients of :func:`loss_means_fwd` w.r.t. both inputs; that of a residual of 0 is 0."""
+    share = plan.node_shares(r2.dtype)
+    slope = (share / (2 * r2.sqrt())).masked_fill_(r2 == 0, 0)
+    return slope.mul_(dlink), share * dentropy
+
+
+def softmax_fwd(logits: Tensor, plan: Plan, coarse: CoarsePlan) -> Tensor:
+    """The softmax of each node's scores over the clusters of its graph, 0 beyond them."""
+    return masked_softmax(logits, coarse.counts.index_select(0, plan.batch))
+
+
+def softmax_bwd(dS: Tensor, S: Tensor) -> Tensor:
+    """The gradient of :func:`softmax_fwd` w.r.t. the scores."""
+    s = S.to(accumulate_in(S))
+    own = s * dS.to(s.dtype)
+    return own.addcmul_(s, own.sum(1, keepdim=True), value=-1).to(S.dtype)
