@@ -301,6 +301,24 @@ def test_bf16_autocast():
     assert all(p.grad.isfinite().all() for p in model.parameters())
 
 
+@pytest.mark.parametrize("levels", [1, 2])
+def test_atoms_without_neighbours_in_half_precision(levels: int):
+    """With the GNN as assignment network; one cluster has no neighbour either."""
+    mp = DiffPoolBondMessagePassing(d_h=16, assignment="gnn", levels=levels)
+    with torch.autocast("cpu", torch.float16):
+        H = mp(bmg_of(["CCO", "C", "CCO.[Na+]", "CCCO"]))
+    assert H.isfinite().all()
+    H.float().square().sum().backward()
+    assert all(p.grad.isfinite().all() for p in mp.parameters() if p.grad is not None)
+
+
+def test_undirected_messages_between_clusters_in_another_dtype():
+    mp = DiffPoolBondMessagePassing(d_h=16, coarse_encoder="atom", undirected=True).bfloat16()
+    bmg = bmg_of(MOLECULES)
+    bmg.V, bmg.E = bmg.V.bfloat16(), bmg.E.bfloat16()
+    assert mp(bmg).dtype == torch.bfloat16
+
+
 @pytest.mark.parametrize("assignment, most", [("mlp", 8), ("gnn", 8), ("rings", 32)])
 def test_the_most_clusters_depend_on_what_assigns_atoms(assignment: str, most: int):
     mp = DiffPoolBondMessagePassing(d_h=8, levels=2, assignment=assignment)
@@ -354,6 +372,12 @@ def test_aux_takes_no_other_word_later():
 def test_a_stock_message_passing_is_refused():
     with pytest.raises(ValueError, match="but holds BondMessagePassing"):
         model_of(BondMessagePassing())
+
+
+def test_an_aggregation_of_atoms_is_refused():
+    mp = DiffPoolBondMessagePassing(d_h=16)
+    with pytest.raises(ValueError, match="agg must be GraphReadout"):
+        DiffPoolMPNN(mp, MeanAggregation(), RegressionFFN(input_dim=mp.output_dim))
 
 
 def test_readout_checks_the_number_of_rows():

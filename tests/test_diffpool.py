@@ -119,6 +119,56 @@ def test_bad_settings_are_named(arguments, message):
         DiffPool(**{"in_channels": 5, "max_clusters": 4, **arguments})
 
 
+class Convolution(nn.Module):
+    """What PyG's convolutions look like from outside."""
+
+    def __init__(self):
+        super().__init__()
+        self.linear = nn.Linear(4, 3)
+        self.bias = nn.Parameter(torch.zeros(3))
+
+    def reset_parameters(self):
+        self.linear.reset_parameters()
+        nn.init.zeros_(self.bias)
+
+    def forward(self, x, edge_index, edge_weight=None):
+        self.seen = edge_weight
+        rows = self.linear(x)[edge_index[0]]
+        rows = rows if edge_weight is None else rows * edge_weight[:, None]
+        return torch.zeros(len(x), 3).index_add(0, edge_index[1], rows) + self.bias
+
+
+def test_a_network_for_edges_sees_their_weights():
+    sample = make_sample([5, 3], [8, 4], [3, 3], K=3, D=4).to(torch.float32)
+    pool = DiffPool(4, 3, assignment=Convolution())
+    coarse, *_ = pool(sample.graph)
+    assert pool.assignment.seen is sample.graph.edge_weight
+    pool(coarse)
+    assert pool.assignment.seen is coarse.edge_weight
+
+
+@pytest.mark.parametrize("wrap", [nn.DataParallel, torch.optim.swa_utils.AveragedModel])
+def test_a_wrapped_network_sees_edges(wrap):
+    sample = make_sample([5, 3], [8, 4], [3, 3], K=3, D=4).to(torch.float32)
+    network = Convolution()
+    expected = DiffPool(4, 3, assignment=network)(sample.graph)[1]
+    assert torch.equal(DiffPool(4, 3, assignment=wrap(network))(sample.graph)[1], expected)
+
+
+def test_all_weights_are_drawn_anew():
+    pool = DiffPool(4, 3, assignment=Convolution())
+    with torch.no_grad():
+        for p in pool.parameters():
+            p.fill_(7)
+    pool.reset_parameters()
+    assert not any((p == 7).any() for p in pool.parameters())
+
+
+def test_other_things_than_graphs_are_named():
+    with pytest.raises(ValueError, match="graph must be a tritonpool.Graph, but is Tensor"):
+        DiffPool(4, 3)(torch.zeros(2, 4))
+
+
 def test_wrong_width_is_named():
     with pytest.raises(ValueError, match="graph.x must have in_channels = 6 columns, but has 5"):
         DiffPool(6, 4)(batch())
@@ -211,3 +261,12 @@ def test_losses_of_a_graph_whose_weights_are_all_zero_have_finite_gradients():
     _, _, losses = pool(coarsen(graph, S))
     (2.0**16 * losses["link"]).backward()
     assert S.grad.isfinite().all()
+
+
+@pytest.mark.parametrize("w", [1e-40, 1e-30])
+def test_losses_of_a_graph_whose_weights_are_tiny_have_finite_gradients(w):
+    weights = torch.tensor([w, w / 2], requires_grad=True)
+    graph = Graph(torch.randn(2, 2), torch.tensor([[0, 1], [1, 0]]), edge_weight=weights)
+    *_, losses = DiffPool(2, 2)(graph)
+    losses["link"].backward()
+    assert weights.grad.isfinite().all()

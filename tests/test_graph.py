@@ -6,7 +6,7 @@ import torch
 from batches import make_sample, samples
 from hypothesis import given
 
-from tritonpool import Graph
+from tritonpool import Graph, coarsen
 from tritonpool.coarse_plan import CoarsePlan, cluster_counts
 from tritonpool.plan import Plan
 from tritonpool.planning import MOST_COARSE, coarse_plan
@@ -176,6 +176,51 @@ def test_num_graphs_is_counted_and_empty_graphs_at_the_end_are_kept():
     assert counted == 5 and type(counted) is int
 
 
+def test_a_plan_owns_its_numbers():
+    """In a loader's worker the memory of a batch is given back before its plan is sent."""
+    index, batch = edges((0, 1), (1, 0), (2, 2)), torch.tensor([0, 0, 1])
+    plan = Graph(X, index, batch=batch, num_graphs=2).plan
+    index.fill_(0), batch.fill_(0)
+    assert plan.src.tolist() == [0, 1, 2] and plan.dst.tolist() == [1, 0, 2]
+    assert plan.batch.tolist() == [0, 0, 1]
+
+
+class Rings(torch.utils.data.Dataset):
+    """Graphs that bring their plan along."""
+
+    def __len__(self) -> int:
+        return 4
+
+    def __getitem__(self, i: int) -> Graph:
+        index = torch.stack([torch.arange(6), (torch.arange(6) + 1) % 6])
+        return Graph(torch.ones(6, 2), index).validate()
+
+
+def test_plans_survive_a_worker():
+    loader = torch.utils.data.DataLoader(Rings(), batch_size=None, num_workers=1)
+    for graph in loader:
+        assert graph.plan.src.tolist() == list(range(6))
+        assert graph.plan.dst.tolist() == [1, 2, 3, 4, 5, 0]
+
+
+def test_other_edges_are_another_plan():
+    graph = Graph(X, edges((0, 1), (1, 0)))
+    S = torch.eye(3)
+    coarsen(graph, S)
+    graph.edge_index = edges((1, 2), (2, 1))
+    assert coarsen(graph, S).edge_weight.tolist() == [0, 0, 0, 1, 0, 1]
+    graph.batch = torch.tensor([0, 1, 1])
+    graph.num_graphs = 3
+    assert graph.plan.nodes.tolist() == [1, 2, 0]
+
+
+def test_the_default_device_does_not_matter():
+    index, S = edges((0, 1), (1, 0)), torch.eye(3)
+    with torch.device("meta"):
+        coarse = coarsen(Graph(X, index), S)
+    assert coarse.edge_weight.tolist() == [1, 0, 1, 0, 0, 0]
+
+
 def test_repr_tells_the_sizes():
     graph = make_sample([3, 2], [4, 2], [2, 1], K=2, D=7, C=5).graph
     assert repr(graph) == "Graph(2 graphs, 5 nodes x 7, 6 edges x 5, weighted, cpu)"
@@ -229,3 +274,5 @@ def test_from_pyg_reads_a_collated_batch_and_flat_edge_attributes():
     assert graph.num_graphs == 2
     assert graph.edge_attr.tolist() == [[1.0], [2.0], [1.0], [2.0]]
     assert Graph.from_pyg(one).num_graphs == 1
+    loose = data.Data(**data.Batch.from_data_list([one, one]).to_dict())
+    assert Graph.from_pyg(loose).num_graphs == 2

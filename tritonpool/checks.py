@@ -49,7 +49,7 @@ def check_clusters(graph: Graph, S: Tensor, clusters: Tensor | Sequence[int] | N
         raise ValueError(f"S is on {S.device}, but the graph is on {graph.device}")
     G = graph.num_graphs
     if clusters is None:
-        return torch.full((G,), K)
+        return torch.full((G,), K, device="cpu")
     try:
         counts = torch.as_tensor(clusters)
     except (TypeError, ValueError, RuntimeError):  # text, ragged lists, too large numbers

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from numbers import Integral, Real
 
 import torch
 from torch import Tensor, nn
@@ -28,8 +29,20 @@ def _weights_up_to_one(graph: Graph) -> Graph:
         return graph
     of = graph.plan.batch.index_select(0, graph.edge_index[0])
     largest = w.new_zeros(graph.num_graphs).scatter_reduce(0, of, w, "amax")
-    # a graph whose weights are all 0 keeps them, with a gradient of ordinary size
-    return graph.replace(edge_weight=w / torch.where(largest > 0, largest, 1)[of])
+    # a graph whose weights are all nearly 0 keeps them, with a gradient of ordinary size
+    least = torch.finfo(w.dtype).tiny ** 0.5
+    return graph.replace(edge_weight=w / torch.where(largest > least, largest, 1)[of])
+
+
+def _parameters(network: nn.Module) -> list[inspect.Parameter]:
+    """Those of a network's ``forward``, or of the network in it that takes whatever it is given
+    (``torch.compile``, ``DataParallel``, averaged models)."""
+    found = list(inspect.signature(network.forward).parameters.values())
+    if any(p.kind is p.VAR_POSITIONAL for p in found):
+        for name in ("_orig_mod", "module", "_checkpoint_wrapped_module"):
+            if isinstance(inner := getattr(network, name, None), nn.Module):
+                return _parameters(inner)
+    return found
 
 
 class DiffPool(nn.Module):
@@ -56,7 +69,8 @@ class DiffPool(nn.Module):
     assignment : nn.Module | None, default=None
         the network that scores nodes, ``V x in_channels`` to ``V x K``. Called with the node
         features, or, if its ``forward`` requires two arguments, with node features and
-        ``edge_index`` as PyG's convolutions are. ``None`` means an MLP with one hidden layer
+        ``edge_index`` as PyG's convolutions are, and if it has one named ``edge_weight``, with the
+        weights too. ``None`` means an MLP with one hidden layer
     drop_self_loops : bool, default=True
         leave out the coarse edges from a cluster to itself
     temperature : float, default=1.0
@@ -81,42 +95,39 @@ class DiffPool(nn.Module):
     ):
         super().__init__()
         for name, value in (("in_channels", in_channels), ("max_clusters", max_clusters)):
-            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+            if isinstance(value, bool) or not isinstance(value, Integral) or value < 1:
                 raise ValueError(f"{name} must be an int of at least 1, but is {value!r}")
-        number = isinstance(ratio, (int, float)) and not isinstance(ratio, bool)
+        number = isinstance(ratio, Real) and not isinstance(ratio, bool)
         if not (number and 0 < ratio <= 1):
             raise ValueError(f"ratio must be a number above 0 and at most 1, but is {ratio!r}")
-        number = isinstance(temperature, (int, float)) and not isinstance(temperature, bool)
+        number = isinstance(temperature, Real) and not isinstance(temperature, bool)
         if not (number and 0 < temperature < float("inf")):
             raise ValueError(f"temperature must be a number above 0, but is {temperature!r}")
         if not (assignment is None or isinstance(assignment, nn.Module)):
             raise ValueError(
                 f"assignment must be a module or None, but is {type(assignment).__name__}"
             )
-        self.in_channels = in_channels
-        self.max_clusters = max_clusters
-        self.ratio = ratio
+        self.in_channels = int(in_channels)
+        self.max_clusters = int(max_clusters)
+        self.ratio = float(ratio)
         self.drop_self_loops = drop_self_loops
-        self.temperature = temperature
+        self.temperature = float(temperature)
         if assignment is None:
             assignment = nn.Sequential(
                 nn.Linear(in_channels, in_channels), nn.ReLU(), nn.Linear(in_channels, max_clusters)
             )
         self.assignment = assignment
-        required = [
-            p
-            for p in inspect.signature(assignment.forward).parameters.values()
-            if p.default is p.empty and p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)
-        ]
-        self._wants_edges = len(required) > 1
+        wanted = _parameters(assignment)
+        by_place = [p for p in wanted if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
+        self._wants_edges = sum(p.default is p.empty for p in by_place) > 1
+        self._wants_weights = self._wants_edges and any(p.name == "edge_weight" for p in wanted)
 
     def reset_parameters(self) -> None:
         """Draw all weights anew."""
-        for module in self.assignment.modules():
-            if module is not self.assignment or not list(module.children()):
-                reset = getattr(module, "reset_parameters", None)
-                if reset is not None:
-                    reset()
+        own = hasattr(self.assignment, "reset_parameters")
+        for module in [self.assignment] if own else self.assignment.modules():
+            if hasattr(module, "reset_parameters"):
+                module.reset_parameters()
 
     def counts(self, graph: Graph) -> Tensor:
         """How many clusters each graph gets: ``G`` integers on the CPU."""
@@ -125,7 +136,8 @@ class DiffPool(nn.Module):
     def scores(self, graph: Graph) -> Tensor:
         """The unmasked scores, ``V x K``."""
         args = (graph.x, graph.edge_index) if self._wants_edges else (graph.x,)
-        logits = self.assignment(*args)
+        more = {"edge_weight": graph.edge_weight} if self._wants_weights else {}
+        logits = self.assignment(*args, **more)
         if logits.shape != (graph.num_nodes, self.max_clusters):
             raise ValueError(
                 f"the assignment network must return {graph.num_nodes} x {self.max_clusters} "
@@ -169,6 +181,8 @@ class DiffPool(nn.Module):
         """
         if hard and self.training:
             raise ValueError("hard=True has no gradient and is for inference: call eval() first")
+        if not isinstance(graph, Graph):
+            raise ValueError(f"graph must be a tritonpool.Graph, but is {type(graph).__name__}")
         if graph.x.shape[1] != self.in_channels:
             raise ValueError(
                 f"graph.x must have in_channels = {self.in_channels} columns, but has "

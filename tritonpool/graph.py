@@ -101,12 +101,41 @@ class Graph:
             "an int >= 0",
         )
         self.x = x
-        self.edge_index = edge_index
         self.edge_attr = edge_attr
         self.edge_weight = edge_weight
-        self.batch = batch
-        self.num_graphs = num_graphs
+        self._edge_index = edge_index
+        self._batch = batch
+        self._num_graphs = num_graphs
         self._plan: Plan | None = None
+
+    @property
+    def edge_index(self) -> Tensor:
+        """Source and target of every edge, ``2 x E``. What is put in its place, or in that of
+        :attr:`batch` or :attr:`num_graphs`, gets a plan of its own; writing to the tensor itself
+        does not change a plan that is made."""
+        return self._edge_index
+
+    @edge_index.setter
+    def edge_index(self, value: Tensor) -> None:
+        self._edge_index, self._plan = value, None
+
+    @property
+    def batch(self) -> Tensor | None:
+        """The graph of every node, ``V``."""
+        return self._batch
+
+    @batch.setter
+    def batch(self, value: Tensor | None) -> None:
+        self._batch, self._plan = value, None
+
+    @property
+    def num_graphs(self) -> int:
+        """``G``."""
+        return self._num_graphs
+
+    @num_graphs.setter
+    def num_graphs(self, value: int) -> None:
+        self._num_graphs, self._plan = value, None
 
     @property
     def num_nodes(self) -> int:

@@ -39,7 +39,7 @@ class Keyed:
     def _register(self) -> None:
         number = next(_numbers)
         _objects[number] = self
-        self.key = torch.tensor([number])
+        self.key = torch.tensor([number], device="cpu")
 
 
 def find(key: Tensor) -> Keyed:

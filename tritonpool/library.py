@@ -61,7 +61,7 @@ def _begin(
         check_assignment_once(S, *plans)
         check_weights(w)
     name = choose_backend(S.device, backend)
-    number = torch.tensor([BACKENDS.index(name)])
+    number = torch.tensor([BACKENDS.index(name)], device="cpu")
     return *plans, name, ticket(torch.cat([plan, coarse, number]), *plans)
 
 

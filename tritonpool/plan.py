@@ -143,7 +143,9 @@ class Plan(Keyed):
             the range of nodes or joins two graphs
         """
         # NumPy: its calls cost a third of torch's on arrays this small
-        ends = edge_index.contiguous().numpy()  # kernels read each row as it lies
+        # A copy: the caller may write to these tensors or, in a loader's worker, give their memory
+        # back. Kernels read each row as it lies.
+        ends = np.array(edge_index.numpy(), order="C")
         src, dst = ends
         if src.size:
             low, high = ends.min(), ends.max()
@@ -155,8 +157,8 @@ class Plan(Keyed):
                     else f"edge_index holds node {bad}, but the batch has no nodes"
                 )
         if batch is None:
-            batch = torch.zeros(num_nodes, dtype=torch.int64)
-        batch = batch.contiguous()
+            batch = torch.zeros(num_nodes, dtype=torch.int64, device="cpu")
+        batch = batch.clone(memory_format=torch.contiguous_format)
         of_node = batch.numpy()
         if of_node.size:
             falls = of_node[1:] < of_node[:-1]

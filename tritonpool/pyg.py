@@ -25,7 +25,8 @@ def graph_from_pyg(data: Data | Batch) -> Graph:
         edge_attr = edge_attr[:, None]
     weight = getattr(data, "edge_weight", None)
     batch = getattr(data, "batch", None)
-    num_graphs = data.num_graphs if batch is not None and hasattr(data, "ptr") else None
+    ptr = getattr(data, "ptr", None)
+    num_graphs = len(ptr) - 1 if batch is not None and ptr is not None else None
     return Graph(data.x, data.edge_index, edge_attr, weight, batch, num_graphs)
 
 

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from tritonpool.chemprop.structure import positions, ring_clusters, ring_fragments
 from tritonpool.diffpool import DiffPool
+from tritonpool.dtypes import accumulate_in
 from tritonpool.graph import Graph
 from tritonpool.ops import in_plan_order
 from tritonpool.planning import coarse_plan
@@ -100,10 +101,13 @@ class NeighbourScores(_Scores):
         if w is None:
             w = graph.x.new_ones(graph.num_edges)
         total = neighbour_sum(torch.ones_like(graph.x[:, :1]), w, plan)
-        scale = 1 / total.clamp(min=1e-6)
-        X = self.seen(graph)
-        H = self.hidden(torch.cat([X, neighbour_sum(X, w, plan) * scale], 1)).relu()
-        return self.scores(torch.cat([H, neighbour_sum(H, w, plan) * scale], 1))
+        scale = 1 / total.to(accumulate_in(total)).clamp(min=1e-6)  # more than float16 can hold
+
+        def with_neighbours(rows: Tensor) -> Tensor:
+            return torch.cat([rows, (neighbour_sum(rows, w, plan) * scale).to(rows.dtype)], 1)
+
+        H = self.hidden(with_neighbours(self.seen(graph))).relu()
+        return self.scores(with_neighbours(H))
 
 
 class AssignmentPool(DiffPool):

@@ -4,6 +4,12 @@ from __future__ import annotations
 
 from chemprop.data import MulticomponentTrainingBatch, TrainingBatch
 from chemprop.models import MPNN, MulticomponentMPNN
+from chemprop.nn import (
+    AttentiveAggregation,
+    MeanAggregation,
+    NormAggregation,
+    SumAggregation,
+)
 from torch import Tensor
 
 from tritonpool.chemprop.auxiliary import exposed
@@ -11,12 +17,19 @@ from tritonpool.chemprop.message_passing import DiffPoolMixin
 
 __all__ = ["DiffPoolMPNN", "DiffPoolMulticomponentMPNN"]
 
+OF_ATOMS = MeanAggregation, SumAggregation, NormAggregation, AttentiveAggregation
+
 
 class _LossesMixin:
     """Add the losses of every DiffPool block to the objective and log them."""
 
     def __init__(self, message_passing, *args: object, **kwargs: object):
         super().__init__(message_passing, *args, **kwargs)
+        if isinstance(self.agg, OF_ATOMS):
+            raise ValueError(
+                f"agg must be GraphReadout(), but is {type(self.agg).__name__}: a DiffPool message "
+                f"passing returns a row for each molecule already (see its argument aggregation)"
+            )
         blocks = getattr(message_passing, "blocks", [message_passing])
         for block in blocks:
             if not isinstance(block, DiffPoolMixin):
@@ -53,7 +66,7 @@ class DiffPoolMPNN(_LossesMixin, MPNN):
     Raises
     ------
     ValueError
-        if ``message_passing`` is not one of ours
+        if ``message_passing`` is not one of ours, or ``agg`` adds up atoms
     """
 
 

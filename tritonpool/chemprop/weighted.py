@@ -161,7 +161,7 @@ class WeightedAtomMessagePassing(_Weighted):
             if self.undirected:
                 # half of each message comes from the other end, where there is a reverse
                 half = w * (rev >= 0) / 2
-                own = node_sum(half[:, None], torch.ones_like(w), plan)
+                own = node_sum(half[:, None], torch.ones_like(w), plan).to(H.dtype)
         for _ in range(1, self.depth):
             if self.undirected:
                 M = neighbour_sum(H, w - half, plan) + own * H
