@@ -88,6 +88,23 @@ def test_every_model_of_an_ensemble_gets_a_folder(tmp_path, data):
     assert len(first) == len(second) and not first.equals(second)
 
 
+def test_earlier_results_are_replaced(tmp_path, data, model):
+    (tmp_path / "out" / "mine").mkdir(parents=True)
+    (tmp_path / "out" / "model_7").mkdir()
+    (tmp_path / "out" / "model_7" / "note.txt").touch()
+    assert clusters(data, model, tmp_path / "out", "--pictures", 0) == 0
+    models = (model, model)
+    words = ("-i", data, "--model-paths", *models, "-o", tmp_path / "out", "--pictures", 0)
+    assert tritonpool("clusters", *words) == 0
+    found = {str(p.relative_to(tmp_path / "out")) for p in (tmp_path / "out").rglob("*")}
+    tables = {f"model_{i}/{name}.csv" for i in (0, 1) for name in ("atoms", "molecules")}
+    mine = {"mine", "model_7", "model_7/note.txt"}
+    assert found == {"model_0", "model_1"} | tables | mine
+    assert clusters(data, model, tmp_path / "out", "--pictures", 0) == 0
+    found = {str(p.relative_to(tmp_path / "out")) for p in (tmp_path / "out").rglob("*")}
+    assert found == {"atoms.csv", "molecules.csv"} | mine
+
+
 def test_two_columns_of_molecules(tmp_path, capsys):
     data = write_pairs(tmp_path / "pairs.csv")
     columns = ("--smiles-columns", "smiles", "other")

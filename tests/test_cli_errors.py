@@ -3,6 +3,7 @@
 import os
 import re
 
+import numpy as np
 import pytest
 import torch
 from cli_tools import SHORT, SMALL, train, tritonpool, write_table
@@ -66,6 +67,15 @@ OPTIONS = [
     (("--diffpool-prior", "brics"), "argument --diffpool-prior: invalid choice: 'brics'"),
     (("--train-size", 0), "argument --train-size: must be a whole number at least 1, got '0'"),
     (("--precision", "8"), "argument --precision: invalid choice: '8'"),
+    (("--num-workers", -1), "argument --num-workers: must be a whole number at least 0, got -1"),
+    (("--patience", -1), "argument --patience: must be a whole number at least 0, got -1"),
+    (("--depth", 0), "argument --depth: must be a whole number at least 1, got 0"),
+    (("--message-hidden-dim", 0), "argument --message-hidden-dim: must be a whole number at lea"),
+    (("--max-lr", -1), "argument --max-lr: must be a number above 0, got -1"),
+    (("--final-lr", "nan"), "argument --final-lr: must be a number above 0, got nan"),
+    (("--dropout", 1), "argument --dropout: must be from 0 to below 1, got 1"),
+    (("--grad-clip", -1), "argument --grad-clip: must be 0 or more, got -1"),
+    (("--task-weights", 1, 2), "argument --task-weights: must be one for each target (1), got 2"),
     (("--batch-size", 0), "argument --batch-size: must be a whole number at least 1, got 0"),
     (("--ensemble-size", 0), "argument --ensemble-size: must be a whole number at least 1, got 0"),
     (("--frobnicate",), "unrecognized arguments: --frobnicate"),
@@ -169,6 +179,14 @@ FILES = {
         "smiles,y\n1,1\n2,2\n3,3\n",
         "'{data}', row 1 below the header: the SMILES 1 in column 'smiles' is a number, not a text",
     ),
+    "decimal commas": (
+        "smiles,y\nCC,0,5\nCCC,1,5\n",
+        "'{data}', line 2: there are 3 fields, but 2 columns; commas separate fields, and decim",
+    ),
+    "blank lines": (
+        "smiles,y\n\nCC,1\n\nC(C,2\n",
+        "'{data}', row 2 below the header, blank lines not counted: the SMILES 'C(C' in column",
+    ),
     "two rows": ("smiles,y\nCC,1\nCCC,2\n", "'{data}' has 2 rows, too few to be split by"),
 }
 
@@ -211,6 +229,7 @@ def test_labels_that_are_no_classes(refused, tmp_path, task, labels, message):
         ("{", "cannot be read as JSON"),
         ("[]", "must be a list of objects with train, val, test"),
         ('[{"val": [0], "test": [1]}]', "have no 'train' in split 0"),
+        ('[{"train": [0], "validation": [1]}]', "have 'validation' in split 0, but the parts are"),
         ('[{"train": [0], "val": [-1], "test": [2]}]', "name row -1 in 'val' of split 0, but the"),
         ('[{"train": "0-39", "val": [40], "test": [2]}]', "name row 40 in 'val' of split 0, but"),
         ('[{"train": "a", "val": [1], "test": [2]}]', "name row 'a' in 'train' of split 0"),
@@ -266,8 +285,52 @@ def test_an_interruption_before_the_training_is_one_line(data, tmp_path, capsys,
 def test_splits_by_other_names(refused, tmp_path):
     data = write_table(tmp_path / "data.csv", y=lambda row, _: row, part=lambda row, _: "a")
     words = ("--splits-column", "part", "--target-columns", "y")
+    assert refused(data, *words, code=1) == (
+        f"'{data}', row 1 below the header: the value 'a' in column 'part' is no part of a split; "
+        f"see --splits-column, whose values must be train, val, test"
+    )
+
+
+def test_extra_fields_without_a_value_do_no_harm(tmp_path):
+    data = write_table(tmp_path / "data.csv")
+    head, *rows = data.read_text().splitlines()
+    data.write_text("\n".join([head, *(f"{row}," for row in rows)]) + "\n")
+    assert train(data, tmp_path / "out") == 0
+
+
+@pytest.mark.parametrize(("weight", "what"), [("", "missing"), ("-1", "negative: -1")])
+def test_weights_that_are_none(refused, tmp_path, weight, what):
+    def weights(row, _):
+        return weight if row == 4 else 1
+
+    data = write_table(tmp_path / "data.csv", y=lambda row, _: row, w=weights)
+    words = ("--weight-column", "w", "--target-columns", "y")
     message = refused(data, *words, code=1)
-    assert message.endswith("see --splits-column, whose values must be train, val or test")
+    assert message == f"'{data}', row 5 below the header: the weight in column 'w' is {what}"
+
+
+@pytest.mark.parametrize("more", [-1, 1])
+@pytest.mark.parametrize("option", ["descriptors", "atom-descriptors", "bond-features"])
+def test_files_for_other_molecules(refused, data, tmp_path, option, more):
+    rows, path = 40 + more, tmp_path / "given.npz"
+    if option == "descriptors":
+        np.savez(path, np.ones((rows, 2)))
+    else:
+        np.savez(path, *[np.ones((1, 2))] * rows)
+    assert refused(data, f"--{option}-path", path, code=1) == (
+        f"argument --{option}-path: '{path}' is for {rows} molecules, but the data has 40 rows"
+    )
+
+
+def test_files_that_hold_no_arrays(refused, data, tmp_path):
+    (tmp_path / "text.npz").write_text("1,2")
+    np.save(tmp_path / "one.npy", np.ones((40, 2)))
+    np.savez(tmp_path / "named.npz", features=np.ones((40, 2)))
+    for name in ("text.npz", "one.npy"):
+        message = refused(data, "--descriptors-path", tmp_path / name, code=1)
+        assert message.endswith(f"'{tmp_path / name}' is no .npz file of numpy.savez")
+    message = refused(data, "--descriptors-path", tmp_path / "named.npz", code=1)
+    assert "'named.npz' has no array 'arr_0'" in message.replace(f"{tmp_path}/", "")
 
 
 def test_limits_without_a_bounded_loss(refused, tmp_path):

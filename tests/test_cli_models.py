@@ -16,9 +16,9 @@ def data(tmp_path) -> Path:
 
 @pytest.fixture
 def refused(tmp_path, capsys):
-    def run(*words: object) -> str:
+    def run(*words: object, code: int = 1) -> str:
         out = tmp_path / "refused"
-        assert train(*words[:1], out, *words[1:]) == 1
+        assert train(*words[:1], out, *words[1:]) == code
         assert not out.exists()
         captured = capsys.readouterr().err
         assert "Traceback" not in captured
@@ -58,14 +58,28 @@ def test_a_model_with_atom_descriptors(refused, data, tmp_path, capsys):
 
 def test_descriptors_of_other_atoms(refused, data, tmp_path):
     words = ("--atom-descriptors-path", descriptors(data, tmp_path / "d.npz", extra=1))
-    assert refused(data, *words).startswith("the model does not fit the data: ")
+    message = refused(data, *words)
+    assert message.startswith("argument --atom-descriptors-path: there are ")
+    assert " rows for '" in message and message.endswith(" atoms")
 
 
 def test_weights_of_other_tasks(refused, tmp_path):
     two = write_table(
         tmp_path / "two.csv", 24, y=lambda row, text: row, z=lambda row, text: len(text)
     )
-    assert refused(two, "--task-weights", 1, 2, 3).startswith("the model does not fit the data: ")
+    message = refused(two, "--task-weights", 1, 2, 3, code=2)
+    assert message == "argument --task-weights: must be one for each target (2), got 3"
+
+
+def test_a_checkpoint_for_another_kind_of_targets(refused, data, tmp_path):
+    assert train(data, tmp_path / "first") == 0
+    best = tmp_path / "first" / "model_0" / "best.pt"
+    labels = write_table(tmp_path / "labels.csv", 24, y=lambda row, text: row % 2)
+    words = ("--task-type", "classification", "--checkpoint", best)
+    assert refused(labels, *words) == (
+        f"argument --task-type: the model in '{best}' was trained for 'regression', not for "
+        f"'classification'"
+    )
 
 
 def test_models_are_tried_out_where_the_backend_cannot_run(data, tmp_path, monkeypatch):

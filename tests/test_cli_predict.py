@@ -96,6 +96,29 @@ def test_a_model_for_two_columns(refused, tmp_path, data):
     assert message.startswith("argument --smiles-columns: must name 2, because the model in ")
 
 
+def test_models_that_predict_different_things(refused, tmp_path, data, model):
+    table = pd.read_csv(data)
+    table.assign(z=1.5).to_csv(tmp_path / "two.csv", index=False)
+    assert train(tmp_path / "two.csv", tmp_path / "two") == 0
+    message = refused(1, data, models=(model, tmp_path / "two"))
+    assert message.startswith("argument --model-paths: the models in ")
+    assert " predict different targets" in message
+
+
+def test_an_ensemble_of_one(data, model, capsys):
+    words = ("--test-path", data, "--model-paths", model, "--uncertainty-method", "ensemble")
+    assert tritonpool("predict", *words) == 2
+    assert "argument --uncertainty-method: 'ensemble' needs several" in capsys.readouterr().err
+
+
+def test_descriptors_for_other_molecules(refused, tmp_path, data):
+    np.savez(tmp_path / "d.npz", np.ones((23, 2)))
+    message = refused(1, data, "--descriptors-path", tmp_path / "d.npz")
+    assert message.endswith("d.npz' is for 23 molecules, but the data has 24 rows")
+    message = refused(1, data, "--atom-descriptors-path", "no.npz")
+    assert message.startswith("argument --atom-descriptors-path: cannot read 'no.npz'")
+
+
 def test_descriptors_left_out_or_too_many(refused, tmp_path, data):
     table = pd.read_csv(data).assign(d=1.5)
     table.to_csv(tmp_path / "more.csv", index=False)

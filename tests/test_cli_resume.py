@@ -64,11 +64,12 @@ def test_resumed_training_ends_like_an_undisturbed_one(
         assert train(data, out, *WORDS) == 1
     monkeypatch.undo()
     assert not (out / f"model_{model}" / "best.pt").exists()
-    # the generators of a new process are in another state, and the folder may be elsewhere
+    # the generators of a new process are in another state, and folder and data may be elsewhere
     torch.manual_seed(12345)
     moved = tmp_path / "moved"
     out.rename(moved)
-    assert train(data, moved, "--resume", small=()) == 0
+    elsewhere = shutil.copy(data, tmp_path / "elsewhere.csv")
+    assert train(elsewhere, moved, "--resume", small=()) == 0
     for i in (0, 1):
         np.testing.assert_allclose(predictions(moved, i), predictions(expected, i), atol=1e-6)
         assert last_metrics(moved, i) == pytest.approx(last_metrics(expected, i), abs=1e-6)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -44,6 +45,16 @@ FILES = (
     "atom_descriptors_path",
     "bond_features_path",
 )
+
+# the least values of whole numbers, or of lists of them
+LEAST = {
+    0: ("num_workers", "warmup_epochs", "patience", "ffn_num_layers"),
+    1: (
+        *("batch_size", "ensemble_size", "num_replicates"),
+        *("depth", "message_hidden_dim", "ffn_hidden_dim"),
+    ),
+}
+POSITIVE = ("init_lr", "max_lr", "final_lr", "aggregation_norm")
 
 # the tasks of those losses that not every task has the outputs for
 LOSSES = {
@@ -95,6 +106,7 @@ def check_options(args: argparse.Namespace) -> None:
         for path in given.values() if isinstance(given, dict) else [given]:
             if path is not None and not Path(path).is_file():
                 raise InputError(f"argument {flag(name)}: there is no file {str(path)!r}")
+    _check_ranges(args)
     if any(not 0 <= share <= 1 for share in args.split_sizes):
         raise UsageError(
             "argument --split-sizes: must be shares from 0 to 1, such as 0.8 0.1 0.1, got "
@@ -102,12 +114,28 @@ def check_options(args: argparse.Namespace) -> None:
         )
     if args.checkpoint and not find_models(args.checkpoint):
         raise InputError(f"argument --checkpoint: there is no .pt file in {args.checkpoint[0]}")
-    for name in ("batch_size", "ensemble_size", "num_replicates"):
-        if getattr(args, name) < 1:
+
+
+def _check_ranges(args: argparse.Namespace) -> None:
+    """Are chemprop's numbers, which it does not look at, within their limits?"""
+    for least, names in LEAST.items():
+        for name in names:
+            given = getattr(args, name)
+            for value in given if isinstance(given, list) else [given]:
+                if value is not None and value < least:
+                    raise UsageError(
+                        f"argument {flag(name)}: must be a whole number at least {least}, got "
+                        f"{value}"
+                    )
+    for name in POSITIVE:
+        if not 0 < getattr(args, name) < math.inf:
             raise UsageError(
-                f"argument {flag(name)}: must be a whole number at least 1, "
-                f"got {getattr(args, name)}"
+                f"argument {flag(name)}: must be a number above 0, got {getattr(args, name):g}"
             )
+    if not 0 <= args.dropout < 1:
+        raise UsageError(f"argument --dropout: must be from 0 to below 1, got {args.dropout:g}")
+    if args.grad_clip is not None and not args.grad_clip >= 0:
+        raise UsageError(f"argument --grad-clip: must be 0 or more, got {args.grad_clip:g}")
 
 
 def _check_loss(args: argparse.Namespace) -> None:

@@ -28,6 +28,8 @@ from tritonpool.clusters.pictures import draw_clusters, page
 
 __all__ = ["add_args", "run"]
 
+ATOMS, MOLECULES, PAGE = "atoms.csv", "molecules.csv", "clusters.html"
+
 
 @dataclass
 class Pooled:
@@ -101,8 +103,10 @@ def run(args: argparse.Namespace) -> None:
     loader = _loader(args, len(texts) > 1)
     for number, path in enumerate(paths):
         out = args.output_dir if len(paths) == 1 else args.output_dir / f"model_{number}"
+        found = list(_pooled(args, path, loader, texts))
+        if number == 0:
+            _remove_earlier(args.output_dir)
         with output_folder(out):
-            found = list(_pooled(args, path, loader, texts))
             _write(found, out, args.pictures)
         print(f"{path}\n\n{_table(found)}\n")
     print(f"Tables and pictures are in {args.output_dir}.")
@@ -162,6 +166,15 @@ def _loader(args: argparse.Namespace, several: bool) -> DataLoader:
         return prepare_data_loader(args, several, False, False, wanted)
 
 
+def _remove_earlier(folder: Path) -> None:
+    """Remove the files of an earlier call, which may have been about more models."""
+    for each in (folder, *folder.glob("model_*")):
+        for name in (ATOMS, MOLECULES, PAGE):
+            (each / name).unlink(missing_ok=True)
+        if each != folder and each.is_dir() and not list(each.iterdir()):
+            each.rmdir()
+
+
 def _write(found: list[Pooled], out: Path, pictures: int) -> None:
     atoms, molecules, drawn = [], [], []
     for each in found:
@@ -174,10 +187,10 @@ def _write(found: list[Pooled], out: Path, pictures: int) -> None:
         if each.row < pictures:
             caption = f"row {each.row}, level {each.level}: {each.smiles}"
             drawn.append((caption, draw_clusters(each.mol, each.shares)))
-    pd.DataFrame(atoms).to_csv(out / "atoms.csv", index=False, float_format="%.6g")
-    pd.DataFrame(molecules).to_csv(out / "molecules.csv", index=False, float_format="%.6g")
+    pd.DataFrame(atoms).to_csv(out / ATOMS, index=False, float_format="%.6g")
+    pd.DataFrame(molecules).to_csv(out / MOLECULES, index=False, float_format="%.6g")
     if drawn:
-        (out / "clusters.html").write_text(page("Clusters", drawn), encoding="utf-8")
+        (out / PAGE).write_text(page("Clusters", drawn), encoding="utf-8")
 
 
 def _table(found: list[Pooled]) -> str:

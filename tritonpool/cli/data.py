@@ -29,6 +29,7 @@ from torch.utils.data import DataLoader, Dataset
 from tritonpool.chemprop.collate import build_dataloader
 from tritonpool.cli.checks import on_gpu
 from tritonpool.cli.errors import InputError
+from tritonpool.cli.features import check_atoms
 from tritonpool.cli.options import settings_from
 from tritonpool.cli.splits import check_splits
 from tritonpool.cli.tables import blaming_smiles, count_rows
@@ -136,20 +137,22 @@ def read_splits(args: argparse.Namespace, folder: Path, splits_file: Path | None
         "use_cuikmolmaker_featurization": args.use_cuikmolmaker_featurization,
     }
     if local.splits_file is not None:
-        check_splits(Path(local.splits_file), count_rows(args))
+        check_splits(Path(local.splits_file), count_rows(args.data_path, args))
     try:
         with blaming_smiles(args.data_path, args):
             train, val, test = build_splits(local, format_kwargs, featurization_kwargs)
     except InputError:
         raise
     except Exception as error:
-        if (rows := count_rows(args)) < FEW_ROWS:
+        if (rows := count_rows(args.data_path, args)) < FEW_ROWS:
             raise InputError(
                 f"{str(args.data_path[0])!r} has {rows} rows, too few to be split by --split-sizes "
                 f"{args.split_sizes}: {error}"
             ) from None
         raise
     args.num_replicates = local.num_replicates
+    for part in (*train, *val, *test):
+        check_atoms(part)
     splits = Splits(train, val, test, folder)
     for part in splits.train:
         if len(part[0]) == 0:

@@ -18,7 +18,7 @@ from chemprop.cli.train import build_model, evaluate_and_save_predictions
 from chemprop.conf import LIGHTNING_26_COMPAT_ARGS
 from chemprop.data import MulticomponentDataset
 from chemprop.models import MPNN, MulticomponentMPNN, save_model
-from chemprop.nn import MetricRegistry
+from chemprop.nn import MetricRegistry, PredictorRegistry
 from lightning import pytorch as pl
 from lightning.pytorch.callbacks import Callback, EarlyStopping
 from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
@@ -75,6 +75,7 @@ def make_model(args: argparse.Namespace, data: Prepared, index: int) -> MPNN:
     else:
         cls = MulticomponentMPNN if multi else MPNN
     model = cls.load_from_file(paths[index], map_location=torch.device("cpu"))
+    _check_task(model, paths[index], args)
     if args.checkpoint is not None:
         for module in model.modules():
             if isinstance(module, torch.nn.Dropout):
@@ -87,6 +88,17 @@ def make_model(args: argparse.Namespace, data: Prepared, index: int) -> MPNN:
             model.predictor.ffn[layer].requires_grad_(False)
             model.predictor.ffn[layer + 1].eval()
     return model
+
+
+def _check_task(model: MPNN, path: Path, args: argparse.Namespace) -> None:
+    """Is the model for the kind of targets that the options say? Those of others are not known."""
+    of = {cls: name for name, cls in PredictorRegistry.items()}
+    task = of.get(type(model.predictor), args.task_type)
+    if task != args.task_type:
+        raise InputError(
+            f"argument --task-type: the model in {str(path)!r} was trained for {task!r}, not for "
+            f"{args.task_type!r}"
+        )
 
 
 def try_out(model: MPNN, data: Prepared) -> None:

@@ -9,10 +9,11 @@ from chemprop.cli import fingerprint, predict
 from chemprop.models import MPNN, MulticomponentMPNN, load_model
 
 from tritonpool.cli.checks import check_writable
-from tritonpool.cli.errors import InputError
+from tritonpool.cli.errors import InputError, UsageError
+from tritonpool.cli.features import check_feature_files
 from tritonpool.cli.options import flag
-from tritonpool.cli.saved import columns_of, trained_models
-from tritonpool.cli.tables import blaming_smiles, check_columns, check_files
+from tritonpool.cli.saved import columns_of, saved_encoder, trained_models
+from tritonpool.cli.tables import blaming_smiles, check_columns, check_files, count_rows
 
 __all__ = ["FingerprintSubcommand", "PredictSubcommand"]
 
@@ -41,7 +42,9 @@ class _Checked:
             check_files([args.cal_path], args, "--cal-path")
             tables.append(args.cal_path)
         check_columns(tables, args)
-        model = trained_models(args)[0]
+        models = trained_models(args)
+        _check_ensemble(models, args)
+        check_feature_files(args, count_rows([args.test_path], args))
         if args.output is not None:  # which chemprop opens when all is predicted
             check_writable(args.output.parent, "--output")
             args.output.parent.mkdir(parents=True, exist_ok=True)
@@ -49,8 +52,21 @@ class _Checked:
             with blaming_smiles(tables, args):
                 super().func(args)
         except RuntimeError:
-            _blame_descriptors(load_model(model, columns_of(args) > 1), model, args)
+            _blame_descriptors(load_model(models[0], columns_of(args) > 1), models[0], args)
             raise
+
+
+def _check_ensemble(models: list[Path], args: argparse.Namespace) -> None:
+    """Do all models predict the same, and are they enough for what is asked for?"""
+    first, *others = models
+    for other in others:
+        if saved_encoder(other).predicts != saved_encoder(first).predicts:
+            raise InputError(
+                f"argument --model-paths: the models in {str(first)!r} and {str(other)!r} predict "
+                f"different targets, or were trained for another --task-type"
+            )
+    if getattr(args, "uncertainty_method", None) == "ensemble" and not others:
+        raise UsageError("argument --uncertainty-method: 'ensemble' needs several --model-paths")
 
 
 def _blame_descriptors(

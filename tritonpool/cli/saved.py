@@ -16,10 +16,11 @@ __all__ = ["SavedEncoder", "columns_of", "saved_encoder", "trained_models"]
 
 
 class SavedEncoder(NamedTuple):
-    """The message passing in a model file."""
+    """The message passing in a model file, and what is predicted from it."""
 
     pools: bool  # whether it has DiffPool levels, for one column at least
     components: int  # how many columns of molecules or reactions it is for
+    predicts: tuple  # class of the predictor, number of targets, their names where they are known
 
 
 def saved_encoder(path: str | Path) -> SavedEncoder:
@@ -31,13 +32,16 @@ def saved_encoder(path: str | Path) -> SavedEncoder:
         If the file cannot be read as a model of chemprop.
     """
     try:
-        settings = torch.load(path, "cpu", weights_only=False)["hyper_parameters"]
-        settings = settings["message_passing"]
+        saved = torch.load(path, "cpu", weights_only=False)
+        settings = saved["hyper_parameters"]["message_passing"]
     except Exception as error:
         raise InputError(f"{str(path)!r} is not a model that chemprop can load: {error}") from error
     blocks = settings.get("blocks", [settings])
     pools = any(issubclass(block["cls"], DiffPoolMixin) for block in blocks)
-    return SavedEncoder(pools, settings.get("n_components") or len(blocks))
+    predictor = saved["hyper_parameters"].get("predictor") or {}
+    names = tuple(saved.get("output_columns") or ())
+    predicts = predictor.get("cls"), predictor.get("n_tasks"), names
+    return SavedEncoder(pools, settings.get("n_components") or len(blocks), predicts)
 
 
 def columns_of(args: argparse.Namespace) -> int:

@@ -11,7 +11,7 @@ from chemprop.cli.utils import parse_indices
 
 from tritonpool.cli.errors import InputError
 
-__all__ = ["check_splits"]
+__all__ = ["PARTS", "check_splits"]
 
 PARTS = ("train", "val", "test")
 
@@ -45,6 +45,10 @@ def check_splits(path: Path, rows: int) -> None:
     for i, split in enumerate(splits):
         if "train" not in split:
             raise InputError(f"{name} have no 'train' in split {i}")
+        if unknown := [part for part in split if part not in PARTS]:
+            raise InputError(
+                f"{name} have {unknown[0]!r} in split {i}, but the parts are {', '.join(PARTS)}"
+            )
         found = {}
         for part in PARTS:
             try:

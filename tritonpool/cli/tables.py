@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import csv
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,6 +15,7 @@ from chemprop.utils import make_mol
 from rdkit import rdBase
 
 from tritonpool.cli.errors import InputError, UsageError
+from tritonpool.cli.splits import PARTS
 
 __all__ = [
     "blaming_smiles",
@@ -64,6 +67,11 @@ def check_tables(args: argparse.Namespace) -> None:
     }
     if not args.target_columns:
         raise InputError(f"{str(args.data_path[0])!r} has no column besides the SMILES to learn")
+    targets, weights = len(args.target_columns), len(args.task_weights or [])
+    if weights not in (0, 1, targets):
+        raise UsageError(
+            f"argument --task-weights: must be one for each target ({targets}), got {weights}"
+        )
     for path in args.data_path:
         table = _read(path, args)
         for option, names in named.items():
@@ -72,6 +80,10 @@ def check_tables(args: argparse.Namespace) -> None:
         for option in ("--target-columns", "--descriptors-columns", "--weight-column"):
             for name in named[option] or []:
                 _check_numbers(table[name], path, bounded and option == "--target-columns")
+        for name in named["--weight-column"] or []:
+            _check_weights(table[name], path)
+        for name in named["--splits-column"] or []:
+            _check_parts(table[name], path)
         for name in args.target_columns:
             if path == args.data_path[0] and table[name].isna().all():
                 raise InputError(f"{str(path)!r} has no value in column {name!r}")
@@ -93,9 +105,9 @@ def check_columns(paths: Sequence[Path], args: argparse.Namespace) -> None:
                 _check_column(option, name, path, table)
 
 
-def count_rows(args: argparse.Namespace) -> int:
-    """Rows under the headers of all tables."""
-    return sum(len(_read(path, args)) for path in args.data_path)
+def count_rows(paths: Sequence[Path], args: argparse.Namespace) -> int:
+    """Rows under the headers of some tables."""
+    return sum(len(_read(path, args)) for path in paths)
 
 
 def smiles_by_column(path: Path, args: argparse.Namespace) -> dict[str, list[str]]:
@@ -120,7 +132,11 @@ def _read(
     """Read a table as chemprop does, or its first rows only."""
     header = None if args.no_header_row else "infer"
     try:
-        table = pd.read_csv(path, header=header, index_col=False, nrows=rows)
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always", pd.errors.ParserWarning)
+            table = pd.read_csv(path, header=header, index_col=False, nrows=rows)
+        if any(issubclass(warning.category, pd.errors.ParserWarning) for warning in caught):
+            _check_fields(path, len(table.columns))
     except pd.errors.EmptyDataError:
         raise InputError(f"argument {option}: {str(path)!r} is empty") from None
     except (UnicodeDecodeError, pd.errors.ParserError) as error:
@@ -133,6 +149,19 @@ def _read(
     if table.empty:
         raise InputError(f"argument {option}: {str(path)!r} has no rows under its header")
     return table
+
+
+def _check_fields(path: Path, columns: int) -> None:
+    """Refuse rows with more fields than columns, which pandas cuts off where the first row has
+    them, too: numbers with decimal commas, say."""
+    with path.open(newline="", encoding="utf-8-sig") as file:
+        reader = csv.reader(file)
+        for fields in reader:
+            if any(fields[columns:]):
+                raise InputError(
+                    f"{str(path)!r}, line {reader.line_num}: there are {len(fields)} fields, but "
+                    f"{columns} columns; commas separate fields, and decimals need points"
+                )
 
 
 def _check_column(option: str, name: str, path: Path, table: pd.DataFrame) -> None:
@@ -151,9 +180,36 @@ def _check_numbers(values: pd.Series, path: Path, bounded: bool) -> None:
     if wrong.size:
         row = int(wrong[0])
         raise InputError(
-            f"{str(path)!r}, row {row + 1} below the header: the value '{values.iloc[row]}' in "
+            f"{_place(path, row)}: the value '{values.iloc[row]}' in "
             f"column {values.name!r} is not a finite number{_hint(values.iloc[row])}"
         )
+
+
+def _check_weights(values: pd.Series, path: Path) -> None:
+    """Check that every weight is there and not negative."""
+    wrong = np.flatnonzero(~(values.astype(float) >= 0))
+    if wrong.size:
+        row = int(wrong[0])
+        what = "missing" if pd.isna(values.iloc[row]) else f"negative: {values.iloc[row]:g}"
+        raise InputError(f"{_place(path, row)}: the weight in column {values.name!r} is {what}")
+
+
+def _check_parts(values: pd.Series, path: Path) -> None:
+    """Check that every row belongs to a part of the split, or by an empty cell to none."""
+    wrong = np.flatnonzero(values.notna() & ~values.astype(str).str.lower().isin(PARTS))
+    if wrong.size:
+        row = int(wrong[0])
+        raise InputError(
+            f"{_place(path, row)}: the value {values.iloc[row]!r} in column {values.name!r} is no "
+            f"part of a split; see --splits-column, whose values must be {', '.join(PARTS)}"
+        )
+
+
+def _place(path: Path, row: int) -> str:
+    """Where a row of the table is; the table has no blank lines, but the file may."""
+    with path.open("rb") as file:
+        blank = any(not line.strip() for line in file)
+    return f"{str(path)!r}, row {row + 1} below the header{', blank lines not counted' * blank}"
 
 
 def _hint(value: object) -> str:
@@ -174,7 +230,7 @@ def _check_labels(values: pd.Series, path: Path, args: argparse.Namespace) -> No
     if wrong.size:
         row = int(wrong[0])
         raise InputError(
-            f"{str(path)!r}, row {row + 1} below the header: the value '{values.iloc[row]}' in "
+            f"{_place(path, row)}: the value '{values.iloc[row]}' in "
             f"column {values.name!r} is no class; --task-type {args.task_type} needs {expected}"
         )
 
@@ -214,8 +270,7 @@ def _check_texts(texts: pd.Series, path: Path, args: argparse.Namespace, reactio
             if problem := _problem(text, reaction, args):
                 which = "the SMILES" if pd.isna(text) else f"the SMILES {text!r}"
                 raise InputError(
-                    f"{str(path)!r}, row {row + 1} below the header: {which} in column "
-                    f"{texts.name!r} {problem}"
+                    f"{_place(path, row)}: {which} in column {texts.name!r} {problem}"
                 ) from None
 
 

@@ -27,6 +27,7 @@ from tritonpool.cli.checks import (
 )
 from tritonpool.cli.data import Splits, prepare, read_splits
 from tritonpool.cli.errors import InputError, UsageError
+from tritonpool.cli.features import check_feature_files
 from tritonpool.cli.fit import Fitted, fit_replicate, is_finished, make_model, try_out
 from tritonpool.cli.options import (
     add_options,
@@ -35,12 +36,15 @@ from tritonpool.cli.options import (
     given_options,
     resolve_settings,
 )
-from tritonpool.cli.tables import check_files, check_tables
+from tritonpool.cli.tables import check_files, check_tables, count_rows
 
 __all__ = ["TrainSubcommand"]
 
 # options that may differ when a training is resumed
-FREE = ("config_path", "resume", "output_dir", "num_workers", "accelerator", "logfile", "v", "q")
+FREE = (
+    *("config_path", "resume", "output_dir", "data_path", "num_workers", "accelerator"),
+    *("logfile", "v", "q"),
+)
 
 logger = logging.getLogger(__name__)
 
@@ -147,6 +151,8 @@ class TrainSubcommand(chemprop_train.TrainSubcommand):
         except ValueError as error:
             raise UsageError(str(error)) from error
         check_tables(args)
+        if len(args.data_path) == 1:
+            check_feature_files(args, count_rows(args.data_path, args))
         check_components(args)
         resolve_settings(args, model_with_own_pooling(args))
 
