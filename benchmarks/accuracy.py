@@ -40,6 +40,8 @@ PLAIN = ("--diffpool-levels", "0")
 MOST = ("--diffpool-max-clusters", str(MOST_CLUSTERS))
 EIGHT = ("--diffpool-max-clusters", "8")
 PLACES = (*EIGHT, "--diffpool-positions", "8")
+GNN = ("--diffpool-assignment", "gnn")
+NO_LOSSES = ("--diffpool-link-weight", "0", "--diffpool-entropy-weight", "0")
 # the options of `tritonpool train`, and the change of the model (benchmarks.controls)
 Models = dict[str, tuple[tuple[str, ...], str | None]]
 BASELINES: Models = {
@@ -60,19 +62,26 @@ POOLED: Models = {
     "DiffPool, ratio 0.5": (("--diffpool-ratio", "0.5"), None),
     "DiffPool, at most 8 clusters": (EIGHT, None),
     "DiffPool, atom encoder": (("--diffpool-encoder", "atom"), None),
-    "DiffPool, GNN assignment": (("--diffpool-assignment", "gnn"), None),
+    "DiffPool, GNN assignment": (GNN, None),
     "DiffPool, last readout": (("--diffpool-readout", "last"), None),
     "DiffPool, 2 levels": (("--diffpool-levels", "2"), None),
-    "DiffPool, no auxiliary losses": (
-        ("--diffpool-link-weight", "0", "--diffpool-entropy-weight", "0"),
-        None,
-    ),
+    "DiffPool, no auxiliary losses": (NO_LOSSES, None),
     "DiffPool, temperature 0.2": (("--diffpool-temperature", "0.2"), None),
     "DiffPool, 8 positions": (("--diffpool-positions", "8"), None),
     "DiffPool, at most 8 clusters, 8 positions": (PLACES, None),
     "DiffPool, at most 8 clusters, rings as prior": ((*EIGHT, "--diffpool-prior", "rings"), None),
     "DiffPool, at most 8 clusters, 8 positions, rings as prior": (
         (*PLACES, "--diffpool-prior", "rings"),
+        None,
+    ),
+    "DiffPool, at most 8 clusters, GNN assignment": ((*EIGHT, *GNN), None),
+    "DiffPool, at most 8 clusters, 8 positions, GNN assignment": ((*PLACES, *GNN), None),
+    "DiffPool, at most 8 clusters, 8 positions, GNN assignment, rings as prior": (
+        (*PLACES, *GNN, "--diffpool-prior", "rings"),
+        None,
+    ),
+    "DiffPool, at most 8 clusters, 8 positions, GNN assignment, no auxiliary losses": (
+        (*PLACES, *GNN, *NO_LOSSES),
         None,
     ),
     "DiffPool, rings as prior": (("--diffpool-prior", "rings"), None),
@@ -92,6 +101,10 @@ POOLED: Models = {
     "control: rings and pieces between": (("--diffpool-assignment", "rings"), None),
     "control: fixed random, at most 8 clusters": (EIGHT, "fixed random"),
     "control: frozen head, at most 8 clusters, 8 positions": (PLACES, "frozen head"),
+    "control: frozen head, at most 8 clusters, 8 positions, GNN assignment": (
+        (*PLACES, *GNN),
+        "frozen head",
+    ),
     "control: shuffled, at most 8 clusters": (EIGHT, "shuffled"),
     "control: pieces of the chain, at most 8 clusters": (
         ("--diffpool-assignment", "rings", *EIGHT),
