@@ -106,21 +106,8 @@ def softmax_fwd(logits: Tensor, plan: Plan, coarse: CoarsePlan) -> Tensor:
     """The softmax of each node's scores over the clusters of its graph, 0 beyond them."""
     logits = ready(logits)
     S = torch.empty_like(logits)
-    acc = accumulate_in(logits)
-    V, K = logits.shape
-    tile = tile_for("softmax", acc, target_of(logits))
-    launch(
-        softmax_kernel,
-        (blocks_of(V, tile.blocks["BV"]),),
-        tile,
-        batch_ptr=plan.batch,
-        counts_ptr=coarse.counts,
-        logits_ptr=logits,
-        S_ptr=S,
-        V=V,
-        K=K,
-        ACC=TRITON[acc],
-    )
+    graphs = {"batch_ptr": plan.batch, "counts_ptr": coarse.counts}
+    _launch(softmax_kernel, "softmax", S, logits_ptr=logits, **graphs)
     return S
 
 
@@ -128,18 +115,12 @@ def softmax_bwd(dS: Tensor, S: Tensor) -> Tensor:
     """The gradient of :func:`softmax_fwd` w.r.t. the scores."""
     dS, S = ready(dS), ready(S)
     grad = torch.empty_like(S)
-    acc = accumulate_in(S)
-    V, K = S.shape
-    tile = tile_for("softmax_grad", acc, target_of(S))
-    launch(
-        softmax_grad_kernel,
-        (blocks_of(V, tile.blocks["BV"]),),
-        tile,
-        S_ptr=S,
-        dS_ptr=dS,
-        grad_ptr=grad,
-        V=V,
-        K=K,
-        ACC=TRITON[acc],
-    )
+    _launch(softmax_grad_kernel, "softmax_grad", S, dS_ptr=dS, grad_ptr=grad)
     return grad
+
+
+def _launch(kernel: triton.JITFunction, name: str, S: Tensor, **pointers: Tensor) -> None:
+    (V, K), acc = S.shape, accumulate_in(S)
+    tile = tile_for(name, acc, target_of(S))
+    grid = (blocks_of(V, tile.blocks["BV"]),)
+    launch(kernel, grid, tile, S_ptr=S, V=V, K=K, ACC=TRITON[acc], **pointers)
