@@ -75,6 +75,16 @@ def loss_means_grad_kernel(
     tl.store(dent_ptr + g, convert(dent, dent_ptr.dtype.element_ty), g < G)
 
 
+def _arguments(r2: Tensor, plan: Plan) -> dict:
+    """The arguments that both kernels share."""
+    return {
+        "node_ptr": plan.node_ptr,
+        "r2_ptr": r2,
+        "G": plan.num_graphs,
+        "ACC": TRITON[EXACT],
+    }
+
+
 def loss_means_fwd(r2: Tensor, entropy: Tensor, plan: Plan) -> tuple[Tensor, Tensor]:
     """The mean over the graphs of the norm of the residual, and of the entropy, for each node."""
     r2, entropy = ready(r2), ready(entropy)
@@ -83,13 +93,10 @@ def loss_means_fwd(r2: Tensor, entropy: Tensor, plan: Plan) -> tuple[Tensor, Ten
         loss_means_kernel,
         (1,),
         tile_for("loss_means", EXACT, target_of(r2)),
-        node_ptr=plan.node_ptr,
-        r2_ptr=r2,
         ent_ptr=entropy,
         link_ptr=means[0],
         entropy_ptr=means[1],
-        G=plan.num_graphs,
-        ACC=TRITON[EXACT],
+        **_arguments(r2, plan),
     )
     return means
 
@@ -105,13 +112,10 @@ def loss_means_bwd(
         loss_means_grad_kernel,
         (blocks_of(plan.num_graphs, tile.blocks["BG"]),),
         tile,
-        node_ptr=plan.node_ptr,
-        r2_ptr=r2,
         dlink_ptr=dlink,
         dentropy_ptr=dentropy,
         dr2_ptr=grads[0],
         dent_ptr=grads[1],
-        G=plan.num_graphs,
-        ACC=TRITON[EXACT],
+        **_arguments(r2, plan),
     )
     return grads

@@ -13,7 +13,7 @@ from tritonpool.backend import choose_backend
 from tritonpool.checks import check_scores, check_weights
 from tritonpool.coarse_plan import CoarsePlan, cluster_counts
 from tritonpool.dtypes import accumulate_in
-from tritonpool.graph import Graph
+from tritonpool.graph import Graph, check_graph
 from tritonpool.losses import planned_losses
 from tritonpool.ops import coarsen_planned
 from tritonpool.planning import coarse_plan
@@ -181,8 +181,7 @@ class DiffPool(nn.Module):
         """
         if hard and self.training:
             raise ValueError("hard=True has no gradient and is for inference: call eval() first")
-        if not isinstance(graph, Graph):
-            raise ValueError(f"graph must be a tritonpool.Graph, but is {type(graph).__name__}")
+        check_graph(graph)
         if graph.x.shape[1] != self.in_channels:
             raise ValueError(
                 f"graph.x must have in_channels = {self.in_channels} columns, but has "
@@ -210,10 +209,10 @@ class DiffPool(nn.Module):
         logits = self.scores(graph)
         if self.temperature != 1:
             logits = logits / self.temperature
-        if logits.device.type == "cpu" and not torch.compiler.is_compiling():
-            check_scores(logits, graph.x)
         if torch.compiler.is_compiling():
             return masked_softmax(logits, coarse.counts.index_select(0, graph.plan.batch))
+        if logits.device.type == "cpu":
+            check_scores(logits, graph.x)
         if logits.is_cuda and torch.is_autocast_enabled("cuda"):
             logits = logits.to(accumulate_in(logits))  # as autocast does with torch's softmax
         return Softmax.apply(logits, graph.plan, coarse, choose_backend(graph.device))

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from chemprop.data import BatchMolGraph
     from torch_geometric.data import Data
 
-__all__ = ["Graph"]
+__all__ = ["Graph", "check_graph"]
 
 
 def _check(ok: bool, name: str, value: object, expected: str, size: object = None) -> None:
@@ -280,3 +280,9 @@ class Graph:
         from tritonpool.pyg import graph_to_pyg
 
         return graph_to_pyg(self)
+
+
+def check_graph(graph: object) -> None:
+    """Refuse other things than graphs."""
+    if not isinstance(graph, Graph):
+        raise ValueError(f"graph must be a tritonpool.Graph, but is {type(graph).__name__}")

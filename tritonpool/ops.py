@@ -17,7 +17,7 @@ from tritonpool.checks import (
     check_weights,
 )
 from tritonpool.coarse_plan import CoarsePlan
-from tritonpool.graph import Graph
+from tritonpool.graph import Graph, check_graph
 from tritonpool.planning import coarse_plan
 
 __all__ = ["coarse_graph", "coarsen", "coarsen_planned", "in_plan_order", "lift", "prepare"]
@@ -27,8 +27,7 @@ def prepare(
     graph: Graph, S: Tensor, clusters: Tensor | Sequence[int] | None, drop_self_loops: bool = True
 ) -> CoarsePlan:
     """Check an assignment as far as no device has to be waited for, and plan its coarse graph."""
-    if not isinstance(graph, Graph):
-        raise ValueError(f"graph must be a tritonpool.Graph, but is {type(graph).__name__}")
+    check_graph(graph)
     counts = check_clusters(graph, S, clusters)
     plan = graph.plan
     coarse = coarse_plan(plan, counts, drop_self_loops)

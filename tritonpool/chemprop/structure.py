@@ -125,15 +125,17 @@ def _eigenvectors(plan: Plan, count: int) -> Tensor:
 def _molecule_eigenvectors(atoms: int, ends: bytes, count: int) -> np.ndarray:
     """The encodings of one molecule, from the two ends of all its bonds as bytes."""
     src, dst = np.frombuffer(ends, dtype=np.int32).reshape(2, -1)
-    few = atoms <= max(MOST_ATOMS, 4 * count)
-    vectors = (_all_eigenvectors if few else _lowest_eigenvectors)(src, dst, atoms, count + 1)
+    if atoms <= max(MOST_ATOMS, 4 * count):
+        vectors = _all_eigenvectors(src, dst, atoms)
+    else:
+        vectors = _lowest_eigenvectors(src, dst, atoms, count + 1)
     vectors = vectors[:, 1 : count + 1] * np.sqrt(atoms)
     largest = np.abs(vectors).round(6).argmax(0) if vectors.size else []
     signs = np.where(vectors[largest, range(vectors.shape[1])] < 0, -1, 1)
     return (vectors * signs).astype(np.float32)
 
 
-def _all_eigenvectors(src: np.ndarray, dst: np.ndarray, atoms: int, _: int) -> np.ndarray:
+def _all_eigenvectors(src: np.ndarray, dst: np.ndarray, atoms: int) -> np.ndarray:
     A = np.zeros((atoms, atoms))
     A[src, dst] = 1
     np.fill_diagonal(A, 0)

@@ -107,11 +107,6 @@ def check_options(args: argparse.Namespace) -> None:
             if path is not None and not Path(path).is_file():
                 raise InputError(f"argument {flag(name)}: there is no file {str(path)!r}")
     _check_ranges(args)
-    if any(not 0 <= share <= 1 for share in args.split_sizes):
-        raise UsageError(
-            "argument --split-sizes: must be shares from 0 to 1, such as 0.8 0.1 0.1, got "
-            + " ".join(f"{share:g}" for share in args.split_sizes)
-        )
     if args.checkpoint and not find_models(args.checkpoint):
         raise InputError(f"argument --checkpoint: there is no .pt file in {args.checkpoint[0]}")
 
@@ -134,6 +129,11 @@ def _check_ranges(args: argparse.Namespace) -> None:
             )
     if not 0 <= args.dropout < 1:
         raise UsageError(f"argument --dropout: must be from 0 to below 1, got {args.dropout:g}")
+    if any(not 0 <= share <= 1 for share in args.split_sizes):
+        raise UsageError(
+            "argument --split-sizes: must be shares from 0 to 1, such as 0.8 0.1 0.1, got "
+            + " ".join(f"{share:g}" for share in args.split_sizes)
+        )
     if args.grad_clip is not None and not args.grad_clip >= 0:
         raise UsageError(f"argument --grad-clip: must be 0 or more, got {args.grad_clip:g}")
 

@@ -21,7 +21,7 @@ from tritonpool.chemprop.message_passing import DiffPoolMixin
 from tritonpool.cli.checks import check_writable, on_gpu, output_folder
 from tritonpool.cli.errors import InputError, UsageError
 from tritonpool.cli.ranges import whole_number
-from tritonpool.cli.saved import saved_encoder, trained_models
+from tritonpool.cli.saved import trained_models
 from tritonpool.cli.tables import blaming_smiles, check_files, smiles_by_column
 from tritonpool.clusters.measures import Measures, atom_kinds, mean_measures, measure
 from tritonpool.clusters.pictures import draw_clusters, page
@@ -113,11 +113,11 @@ def run(args: argparse.Namespace) -> None:
 
 
 def _models(args: argparse.Namespace) -> list[Path]:
-    paths = trained_models(args)
-    for path in paths:
-        if not saved_encoder(path).pools:
+    models = trained_models(args)
+    for path, saved in models:
+        if not saved.pools:
             raise InputError(f"{str(path)!r} has no DiffPool levels, so it has no clusters")
-    return paths
+    return [path for path, _ in models]
 
 
 def _pooled(

@@ -10,6 +10,8 @@ from pathlib import Path
 import numpy as np
 
 from tritonpool.cli.errors import InputError
+from tritonpool.cli.options import flag
+from tritonpool.cli.tables import count_rows
 
 __all__ = ["check_atoms", "check_feature_files"]
 
@@ -22,14 +24,18 @@ ROWS = (
 )
 
 
-def check_feature_files(args: argparse.Namespace, rows: int) -> None:
-    """Check that the files which options name hold something for each of so many rows.
+def check_feature_files(table: Path, args: argparse.Namespace) -> None:
+    """Check that the files which options name hold something for each row of a table.
 
     Raises
     ------
     InputError
         If one is not there, is no .npz file, or has more or fewer rows.
     """
+    atoms = [(flag(name), path) for name in OF_ATOMS for path in _paths(getattr(args, name))]
+    if args.descriptors_path is None and not atoms:
+        return
+    rows = count_rows([table], args)
     if args.descriptors_path is not None:
         with _open(args.descriptors_path, "--descriptors-path") as arrays:
             if "arr_0" not in arrays:
@@ -38,11 +44,9 @@ def check_feature_files(args: argparse.Namespace, rows: int) -> None:
                     f"'arr_0', with a row for each molecule"
                 )
             _compare("--descriptors-path", args.descriptors_path, len(arrays["arr_0"]), rows)
-    for name in OF_ATOMS:
-        option = "--" + name.replace("_", "-")
-        for path in _paths(getattr(args, name)):
-            with _open(path, option) as arrays:
-                _compare(option, path, len(arrays.files), rows)
+    for option, path in atoms:
+        with _open(path, option) as arrays:
+            _compare(option, path, len(arrays.files), rows)
 
 
 def check_atoms(components: Iterable[list]) -> None:

@@ -12,8 +12,8 @@ from tritonpool.cli.checks import check_writable
 from tritonpool.cli.errors import InputError, UsageError
 from tritonpool.cli.features import check_feature_files
 from tritonpool.cli.options import flag
-from tritonpool.cli.saved import columns_of, saved_encoder, trained_models
-from tritonpool.cli.tables import blaming_smiles, check_columns, check_files, count_rows
+from tritonpool.cli.saved import SavedEncoder, columns_of, trained_models
+from tritonpool.cli.tables import blaming_smiles, check_columns, check_files
 
 __all__ = ["FingerprintSubcommand", "PredictSubcommand"]
 
@@ -44,7 +44,7 @@ class _Checked:
         check_columns(tables, args)
         models = trained_models(args)
         _check_ensemble(models, args)
-        check_feature_files(args, count_rows([args.test_path], args))
+        check_feature_files(args.test_path, args)
         if args.output is not None:  # which chemprop opens when all is predicted
             check_writable(args.output.parent, "--output")
             args.output.parent.mkdir(parents=True, exist_ok=True)
@@ -52,15 +52,16 @@ class _Checked:
             with blaming_smiles(tables, args):
                 super().func(args)
         except RuntimeError:
-            _blame_descriptors(load_model(models[0], columns_of(args) > 1), models[0], args)
+            path, _ = models[0]
+            _blame_descriptors(load_model(path, columns_of(args) > 1), path, args)
             raise
 
 
-def _check_ensemble(models: list[Path], args: argparse.Namespace) -> None:
+def _check_ensemble(models: list[tuple[Path, SavedEncoder]], args: argparse.Namespace) -> None:
     """Do all models predict the same, and are they enough for what is asked for?"""
-    first, *others = models
-    for other in others:
-        if saved_encoder(other).predicts != saved_encoder(first).predicts:
+    (first, known), *others = models
+    for other, saved in others:
+        if saved.predicts != known.predicts:
             raise InputError(
                 f"argument --model-paths: the models in {str(first)!r} and {str(other)!r} predict "
                 f"different targets, or were trained for another --task-type"

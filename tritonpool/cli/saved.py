@@ -49,8 +49,9 @@ def columns_of(args: argparse.Namespace) -> int:
     return len(args.smiles_columns or []) + len(args.reaction_columns or []) or 1
 
 
-def trained_models(args: argparse.Namespace) -> list[Path]:
-    """The files that ``--model-paths`` names, which must be for the columns of the data.
+def trained_models(args: argparse.Namespace) -> list[tuple[Path, SavedEncoder]]:
+    """The files that ``--model-paths`` names, which must be for the columns of the data, and what
+    they say.
 
     Raises
     ------
@@ -59,22 +60,23 @@ def trained_models(args: argparse.Namespace) -> list[Path]:
     InputError
         If there is no model at a path, or a file cannot be read as one.
     """
-    for path in args.model_paths:
-        if not path.exists():
-            raise InputError(f"argument --model-paths: {str(path)!r} does not exist")
+    models = []
+    columns = columns_of(args)
+    for given in args.model_paths:
+        if not given.exists():
+            raise InputError(f"argument --model-paths: {str(given)!r} does not exist")
         try:
-            found = find_models([path])
+            found = find_models([given])
         except argparse.ArgumentError as error:
             raise UsageError(f"argument --model-paths: {error}") from None
         if not found:
-            raise InputError(f"argument --model-paths: there is no .pt file in {str(path)!r}")
-    paths, columns = find_models(args.model_paths), columns_of(args)
-    for path in paths:
-        components = saved_encoder(path).components
-        if components != columns:
+            raise InputError(f"argument --model-paths: there is no .pt file in {str(given)!r}")
+        models += [(path, saved_encoder(path)) for path in found]
+    for path, saved in models:
+        if saved.components != columns:
             option = "--reaction-columns" if args.reaction_columns else "--smiles-columns"
             raise UsageError(
-                f"argument {option}: must name {components}, because the model in "
+                f"argument {option}: must name {saved.components}, because the model in "
                 f"{str(path)!r} is for so many, but {columns} is given"
             )
-    return paths
+    return models

@@ -15,6 +15,7 @@ from chemprop.utils import make_mol
 from rdkit import rdBase
 
 from tritonpool.cli.errors import InputError, UsageError
+from tritonpool.cli.options import flag
 from tritonpool.cli.splits import PARTS
 
 __all__ = [
@@ -99,10 +100,10 @@ def check_columns(paths: Sequence[Path], args: argparse.Namespace) -> None:
         If one is missing.
     """
     for path in paths:
-        table = _read(path, args)
-        for option in ("--smiles-columns", "--reaction-columns", "--descriptors-columns"):
-            for name in getattr(args, option[2:].replace("-", "_")) or []:
-                _check_column(option, name, path, table)
+        table = _read(path, args, rows=1)
+        for option in ("smiles_columns", "reaction_columns", "descriptors_columns"):
+            for name in getattr(args, option) or []:
+                _check_column(flag(option), name, path, table)
 
 
 def count_rows(paths: Sequence[Path], args: argparse.Namespace) -> int:
@@ -176,33 +177,35 @@ def _check_numbers(values: pd.Series, path: Path, bounded: bool) -> None:
     """Check that every cell is a number or empty; with ``bounded``, < and > may stand before it."""
     cells = values.astype(str).str.strip("<>") if bounded else values
     numbers = pd.to_numeric(cells, errors="coerce")
-    wrong = np.flatnonzero((numbers.isna() & values.notna()) | np.isinf(numbers))
-    if wrong.size:
-        row = int(wrong[0])
+    wrong = (numbers.isna() & values.notna()) | np.isinf(numbers)
+    for place, value in _first(wrong, values, path):
         raise InputError(
-            f"{_place(path, row)}: the value '{values.iloc[row]}' in "
-            f"column {values.name!r} is not a finite number{_hint(values.iloc[row])}"
+            f"{place}: the value '{value}' in column {values.name!r} is not a finite number"
+            f"{_hint(value)}"
         )
 
 
 def _check_weights(values: pd.Series, path: Path) -> None:
     """Check that every weight is there and not negative."""
-    wrong = np.flatnonzero(~(values.astype(float) >= 0))
-    if wrong.size:
-        row = int(wrong[0])
-        what = "missing" if pd.isna(values.iloc[row]) else f"negative: {values.iloc[row]:g}"
-        raise InputError(f"{_place(path, row)}: the weight in column {values.name!r} is {what}")
+    for place, value in _first(~(values.astype(float) >= 0), values, path):
+        what = "missing" if pd.isna(value) else f"negative: {value:g}"
+        raise InputError(f"{place}: the weight in column {values.name!r} is {what}")
 
 
 def _check_parts(values: pd.Series, path: Path) -> None:
     """Check that every row belongs to a part of the split, or by an empty cell to none."""
-    wrong = np.flatnonzero(values.notna() & ~values.astype(str).str.lower().isin(PARTS))
-    if wrong.size:
-        row = int(wrong[0])
+    wrong = values.notna() & ~values.astype(str).str.lower().isin(PARTS)
+    for place, value in _first(wrong, values, path):
         raise InputError(
-            f"{_place(path, row)}: the value {values.iloc[row]!r} in column {values.name!r} is no "
-            f"part of a split; see --splits-column, whose values must be {', '.join(PARTS)}"
+            f"{place}: the value {value!r} in column {values.name!r} is no part of a split; see "
+            f"--splits-column, whose values must be {', '.join(PARTS)}"
         )
+
+
+def _first(wrong: pd.Series, values: pd.Series, path: Path) -> Iterator[tuple[str, object]]:
+    """The place and the value of the first wrong cell of a column, if there is one."""
+    for row in np.flatnonzero(wrong)[:1].tolist():
+        yield _place(path, row), values.iloc[row]
 
 
 def _place(path: Path, row: int) -> str:
@@ -226,12 +229,10 @@ def _check_labels(values: pd.Series, path: Path, args: argparse.Namespace) -> No
         known, expected = set(range(classes)), f"a whole number from 0 to {classes - 1}"
     else:
         return
-    wrong = np.flatnonzero(values.notna() & ~values.isin(known))
-    if wrong.size:
-        row = int(wrong[0])
+    for place, value in _first(values.notna() & ~values.isin(known), values, path):
         raise InputError(
-            f"{_place(path, row)}: the value '{values.iloc[row]}' in "
-            f"column {values.name!r} is no class; --task-type {args.task_type} needs {expected}"
+            f"{place}: the value '{value}' in column {values.name!r} is no class; --task-type "
+            f"{args.task_type} needs {expected}"
         )
 
 

@@ -36,7 +36,7 @@ from tritonpool.cli.options import (
     given_options,
     resolve_settings,
 )
-from tritonpool.cli.tables import check_files, check_tables, count_rows
+from tritonpool.cli.tables import check_files, check_tables
 
 __all__ = ["TrainSubcommand"]
 
@@ -152,7 +152,7 @@ class TrainSubcommand(chemprop_train.TrainSubcommand):
             raise UsageError(str(error)) from error
         check_tables(args)
         if len(args.data_path) == 1:
-            check_feature_files(args, count_rows(args.data_path, args))
+            check_feature_files(args.data_path[0], args)
         check_components(args)
         resolve_settings(args, model_with_own_pooling(args))
 
