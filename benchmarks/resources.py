@@ -36,6 +36,7 @@ _TYPES = {
     torch.float16: "*fp16",
     torch.bfloat16: "*bf16",
     torch.int64: "*i64",
+    torch.int32: "*i32",
 }
 _SHORT = {torch.float32: "fp32", torch.float64: "fp64", torch.float16: "fp16"}
 _SHORT[torch.bfloat16] = "bf16"
@@ -121,10 +122,10 @@ def _run_all(own: torch.dtype, rest: torch.dtype, K: int, C: int, D: int, weight
         kernels.coarsen_bwd(*grads, S, X, F, w, W, Fc, plan, coarse, 1e-8, needs)
     kernels.lift_fwd(S, Xc, plan, coarse)
     kernels.lift_bwd(X, S, Xc, plan, coarse, (True, True))
-    r2, ent = kernels.losses_fwd(S, w, plan, coarse)
-    kernels.losses_bwd(r2, ent, S, w, plan, coarse, (True, weighted))
+    for means in (False, True):
+        link, entropy, *kept = kernels.losses_fwd(S, w, plan, coarse, means)
+        kernels.losses_bwd(link, entropy, S, w, plan, coarse, (True, weighted), *kept)
     kernels.softmax_bwd(S, kernels.softmax_fwd(S, plan, coarse))
-    kernels.loss_means_bwd(*kernels.loss_means_fwd(r2, ent, plan), r2, plan)
     _run_segments(kernels, random(4, D), X, None if w is None else w.to(own), plan)
 
 

@@ -5,7 +5,6 @@ The same functions as :mod:`tritonpool.reference` and :mod:`tritonpool.sparse`.
 
 from .backward import coarsen_bwd, lift_bwd
 from .coarsen import coarsen_fwd
-from .loss_means import loss_means_bwd, loss_means_fwd
 from .losses import losses_fwd
 from .losses_grad import losses_bwd
 from .messages import messages_bwd, messages_fwd
@@ -24,8 +23,6 @@ __all__ = [
     "coarsen_fwd",
     "lift_bwd",
     "lift_fwd",
-    "loss_means_bwd",
-    "loss_means_fwd",
     "losses_bwd",
     "losses_fwd",
     "messages_bwd",

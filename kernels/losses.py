@@ -1,4 +1,4 @@
-"""The squared link residual and the entropy of every graph."""
+"""The squared link residual and the entropy of every graph, and their means over the batch."""
 
 from __future__ import annotations
 
@@ -25,8 +25,15 @@ EXACT = torch.float64
 
 UNALIGNED = (
     "items_ptr", "node_ptr", "out_ptr", "out_edge_ptr", "in_ptr", "in_edge_ptr", "src_ptr",
-    "dst_ptr", "w_ptr", "dr2_ptr", "dent_ptr",
+    "dst_ptr", "w_ptr", "r2_ptr", "dr2_ptr", "dent_ptr",
 )  # fmt: skip
+
+
+@triton.jit
+def share_of(n, G, ACC: tl.constexpr):
+    """What one node of a graph of n nodes counts in a mean over G graphs of means over nodes."""
+    nodes = tl.maximum(n.to(ACC), tl.full((), 1.0, ACC))
+    return 1.0 / (nodes * G.to(ACC))
 
 
 @triton.jit
@@ -81,6 +88,7 @@ def losses_fwd_kernel(
     square_ptr,  # [V]
     scale_ptr,  # [V]
     entropy_ptr,  # [V]
+    done_ptr,  # [1]
     K,
     HAS_W: tl.constexpr,
     EVEN_K: tl.constexpr,
@@ -94,8 +102,11 @@ def losses_fwd_kernel(
     ``scale[i] = sum_j A[i, j]^2 + <S[i], S[j]>^2``, ``entropy[i] = -sum_p S[i, p] log S[i, p]``.
 
     A program owns BV nodes of one graph. It forms the residual block by block: expanding the
-    square instead would cancel near the optimum.
+    square instead would cancel near the optimum. The first one sets ``done`` to 0 for the kernel
+    that follows.
     """
+    if tl.program_id(0) == 0:
+        tl.store(done_ptr, 0)
     _, i0, _, first, n, _, _, _, c, _ = read_item(items_ptr)
     if EVEN_K:
         K = K // 16 * 16
@@ -126,7 +137,7 @@ def losses_fwd_kernel(
     tl.store(entropy_ptr + first + i, tl.sum(entropy, 1), i < n)
 
 
-@triton.jit(do_not_specialize_on_alignment=UNALIGNED)
+@triton.jit(do_not_specialize=("G",), do_not_specialize_on_alignment=UNALIGNED)
 def losses_total_kernel(
     node_ptr,  # [G + 1] first node of each graph
     square_ptr,  # [V]
@@ -134,15 +145,26 @@ def losses_total_kernel(
     entropy_ptr,  # [V]
     r2_ptr,  # [G]
     ent_ptr,  # [G]
+    done_ptr,  # [1] programs that have finished; 0 at the start
+    link_mean_ptr,  # []
+    entropy_mean_ptr,  # []
+    G,
+    MEANS: tl.constexpr,
     ROUNDING: tl.constexpr,
     ACC: tl.constexpr,
     BV: tl.constexpr,
+    BG: tl.constexpr,
 ):
     """Add up the nodes of each graph in a fixed order; a residual of the size of rounding becomes
-    0, because its direction would be noise. A program owns one graph."""
-    g = tl.program_id(0).to(tl.int64)
-    first = tl.load(node_ptr + g)
-    n = (tl.load(node_ptr + g + 1) - first).to(tl.int32)
+    0, because its direction would be noise. A program owns one graph.
+
+    With MEANS, the program that finishes last also writes
+    ``link_mean = sum_g sqrt(r2[g]) / (n[g] G)`` and ``entropy_mean = sum_g ent[g] / (n[g] G)``.
+    Which one that is does not matter: it reads what all have written, in the order of the graphs.
+    """
+    own = tl.program_id(0).to(tl.int64)
+    first = tl.load(node_ptr + own)
+    n = (tl.load(node_ptr + own + 1) - first).to(tl.int32)
     square = tl.zeros((BV,), ACC)
     scale = tl.zeros((BV,), ACC)
     entropy = tl.zeros((BV,), ACC)
@@ -152,9 +174,26 @@ def losses_total_kernel(
         scale += tl.load(scale_ptr + first + v, v < n, 0.0)
         entropy += tl.load(entropy_ptr + first + v, v < n, 0.0)
     r2 = tl.sum(square, 0)
-    r2 = tl.where(r2 > ROUNDING * tl.sum(scale, 0), r2, 0.0)
-    tl.store(r2_ptr + g, r2)
-    tl.store(ent_ptr + g, tl.sum(entropy, 0))
+    r2 = tl.where(r2 <= ROUNDING * tl.sum(scale, 0), 0.0, r2)  # NaN stays
+    tl.store(r2_ptr + own, r2)
+    tl.store(ent_ptr + own, tl.sum(entropy, 0))
+
+    if MEANS:
+        tl.debug_barrier()  # all of this program's stores come before its addition
+        if tl.atomic_add(done_ptr, 1, sem="acq_rel", scope="gpu") == G - 1:
+            link = tl.zeros((BG,), ACC)
+            total = tl.zeros((BG,), ACC)
+            for g0 in tl.range(0, G, BG, num_stages=1):
+                g = g0 + tl.arange(0, BG)
+                nodes = tl.load(node_ptr + g + 1, g < G, 0) - tl.load(node_ptr + g, g < G, 0)
+                share = share_of(nodes, G, ACC)
+                # from where other multiprocessors wrote to, and not from this one's own cache
+                residual = tl.load(r2_ptr + g, g < G, 0.0, cache_modifier=".cg")
+                link += tl.sqrt(convert(residual, ACC)) * share
+                own_entropy = tl.load(ent_ptr + g, g < G, 0.0, cache_modifier=".cg")
+                total += convert(own_entropy, ACC) * share
+            tl.store(link_mean_ptr, convert(tl.sum(link, 0), link_mean_ptr.dtype.element_ty))
+            tl.store(entropy_mean_ptr, convert(tl.sum(total, 0), entropy_mean_ptr.dtype.element_ty))
 
 
 def exact_inputs(S: Tensor, w: Tensor | None) -> tuple[Tensor, Tensor | None]:
@@ -179,15 +218,20 @@ def loss_arguments(S: Tensor, w: Tensor | None, plan: Plan, coarse: CoarsePlan) 
 
 
 def losses_fwd(
-    S: Tensor, w: Tensor | None, plan: Plan, coarse: CoarsePlan
-) -> tuple[Tensor, Tensor]:
-    r"""Squared residual :math:`\|A_g - S_g S_g^\top\|_F^2` and entropy sum of every graph."""
+    S: Tensor, w: Tensor | None, plan: Plan, coarse: CoarsePlan, means: bool = False
+) -> tuple[Tensor, ...]:
+    r"""Squared residual :math:`\|A_g - S_g S_g^\top\|_F^2` and entropy sum of every graph; or the
+    means over the graphs of the norm of the residual and of the entropy for each node, and the
+    squared residuals, which the backward needs."""
     S, w = exact_inputs(S, w)
     check_sizes(plan, coarse, S.shape[1], 0)
     tile = tile_for("losses_fwd", EXACT, target_of(S))
     items = node_tiles(plan, coarse, tile.blocks["BV"])
     # each by itself: a row of one tensor need not start at a multiple of 16 bytes
     square, scale, entropy = (S.new_empty(plan.num_nodes, dtype=EXACT) for _ in range(3))
+    done = torch.empty(1, dtype=torch.int32, device=S.device)
+    if not len(items):  # nobody sets it to 0
+        done.zero_()
     launch(
         losses_fwd_kernel,
         (items.shape[0],),
@@ -196,10 +240,12 @@ def losses_fwd(
         square_ptr=square,
         scale_ptr=scale,
         entropy_ptr=entropy,
+        done_ptr=done,
         HAS_W=w is not None,
         **loss_arguments(S, w, plan, coarse),
     )
     r2, ent = (S.new_empty(plan.num_graphs, dtype=weight_dtype(S, w)) for _ in range(2))
+    mean = (r2.new_empty(()), r2.new_empty(())) if means else (r2, ent)
     launch(
         losses_total_kernel,
         (plan.num_graphs,),
@@ -210,7 +256,12 @@ def losses_fwd(
         entropy_ptr=entropy,
         r2_ptr=r2,
         ent_ptr=ent,
+        done_ptr=done,
+        link_mean_ptr=mean[0],
+        entropy_mean_ptr=mean[1],
+        G=plan.num_graphs,
+        MEANS=means,
         ACC=TRITON[EXACT],
         ROUNDING=16 * torch.finfo(EXACT).eps,
     )
-    return r2, ent
+    return (*mean, r2) if means else (r2, ent)

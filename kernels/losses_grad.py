@@ -19,6 +19,7 @@ from .losses import (
     agreement,
     exact_inputs,
     loss_arguments,
+    share_of,
 )
 from .precision import convert, dot
 from .tiles import blocks_of, tile_for
@@ -27,7 +28,23 @@ from .work import edge_tiles, node_tiles, read_item
 __all__ = ["losses_bwd"]
 
 
-@triton.jit(do_not_specialize=("K",), do_not_specialize_on_alignment=UNALIGNED)
+@triton.jit
+def graph_slopes(dr2_ptr, dent_ptr, r2_ptr, g, n, G, MEANS: tl.constexpr, ACC: tl.constexpr):
+    """The gradients w.r.t. a graph's squared residual and entropy: given, or from those of the
+    means over the graphs. Through a residual of 0, and not one that is NaN, none flows."""
+    if MEANS:
+        share = share_of(n, G, ACC)
+        r2 = convert(tl.load(r2_ptr + g), ACC)
+        slope = tl.where(r2 == 0.0, 0.0, 0.5 / tl.sqrt(tl.where(r2 == 0.0, 1.0, r2)))
+        dr2 = convert(tl.load(dr2_ptr), ACC) * share * slope
+        dent = convert(tl.load(dent_ptr), ACC) * share
+    else:
+        dr2 = convert(tl.load(dr2_ptr + g), ACC)
+        dent = convert(tl.load(dent_ptr + g), ACC)
+    return dr2, dent
+
+
+@triton.jit(do_not_specialize=("K", "G"), do_not_specialize_on_alignment=UNALIGNED)
 def losses_bwd_kernel(
     items_ptr,  # [T, COLUMNS] with first node
     out_ptr,  # [V + 1] each node's part of out_edge
@@ -38,10 +55,13 @@ def losses_bwd_kernel(
     dst_ptr,  # [E]
     w_ptr,  # [E]
     S_ptr,  # [V, K]
-    dr2_ptr,  # [G]
-    dent_ptr,  # [G]
+    dr2_ptr,  # [G], with MEANS []
+    dent_ptr,  # [G], with MEANS []
+    r2_ptr,  # [G]
     dS_ptr,  # [V, K]
     K,
+    G,
+    MEANS: tl.constexpr,
     HAS_W: tl.constexpr,
     EVEN_K: tl.constexpr,
     ACC: tl.constexpr,
@@ -80,16 +100,14 @@ def losses_bwd_kernel(
 
     s = convert(load_tile(S_ptr, i, n, p, K), ACC)
     slope = tl.where(s == 0.0, 0.0, tl.log(tl.where(s == 0.0, 1.0, s)) + 1.0)
-    grad = (
-        -2.0 * convert(tl.load(dr2_ptr + g), ACC) * acc
-        - convert(tl.load(dent_ptr + g), ACC) * slope
-    )
+    dr2, dent = graph_slopes(dr2_ptr, dent_ptr, r2_ptr, g, n, G, MEANS, ACC)
+    grad = -2.0 * dr2 * acc - dent * slope
     grad = tl.where((p < c)[None, :], grad, 0.0)
     ds_ptr = dS_ptr + first * K + i[:, None] * K + p[None, :]
     tl.store(ds_ptr, convert(grad, dS_ptr.dtype.element_ty), (i < n)[:, None] & (p < K)[None, :])
 
 
-@triton.jit(do_not_specialize=("K",), do_not_specialize_on_alignment=UNALIGNED)
+@triton.jit(do_not_specialize=("K", "G"), do_not_specialize_on_alignment=UNALIGNED)
 def losses_weight_grad_kernel(
     items_ptr,  # [T, COLUMNS] with first edge
     out_ptr,  # [V + 1] each node's part of out_edge
@@ -98,16 +116,20 @@ def losses_weight_grad_kernel(
     dst_ptr,  # [E]
     w_ptr,  # [E]
     S_ptr,  # [V, K]
-    dr2_ptr,  # [G]
+    dr2_ptr,  # [G], with MEANS []
+    dent_ptr,  # [G], with MEANS []
+    r2_ptr,  # [G]
     dw_ptr,  # [E]
     K,
+    G,
+    MEANS: tl.constexpr,
     EVEN_K: tl.constexpr,
     ACC: tl.constexpr,
     BE: tl.constexpr,
     BK: tl.constexpr,
 ):
     """``dw[e] = 2 dr2 (A[u, v] - <S[u], S[v]>)``; a program owns BE edges of one graph."""
-    g, e0, _, first, _, first_edge, m, _, c, _ = read_item(items_ptr)
+    g, e0, _, first, n, first_edge, m, _, c, _ = read_item(items_ptr)
     if EVEN_K:
         K = K // 16 * 16
     e = e0 + tl.arange(0, BE)
@@ -129,7 +151,8 @@ def losses_weight_grad_kernel(
         su = convert(tl.load(S_ptr + u[:, None] * K + p[None, :], mask, 0.0), ACC)
         sv = convert(tl.load(S_ptr + v[:, None] * K + p[None, :], mask, 0.0), ACC)
         shared += tl.sum(su * sv, 1)
-    dw = 2.0 * convert(tl.load(dr2_ptr + g), ACC) * (pair - shared)
+    dr2, _ = graph_slopes(dr2_ptr, dent_ptr, r2_ptr, g, n, G, MEANS, ACC)
+    dw = 2.0 * dr2 * (pair - shared)
     tl.store(dw_ptr + first_edge + e, convert(dw, dw_ptr.dtype.element_ty), valid)
 
 
@@ -141,12 +164,21 @@ def losses_bwd(
     plan: Plan,
     coarse: CoarsePlan,
     needs: tuple[bool, bool],
+    r2: Tensor | None = None,
 ) -> tuple[Tensor | None, Tensor | None]:
-    """Gradients of :func:`losses_fwd` w.r.t. ``S`` and ``w``, where needed."""
+    """Gradients of :func:`losses_fwd` w.r.t. ``S`` and ``w``, where needed; with the squared
+    residuals ``r2`` the given gradients are those of the means."""
     own = S, w
     S, w = exact_inputs(S, w)
     dr2, dent = ready(dr2), ready(dent)
     common = loss_arguments(S, w, plan, coarse)
+    common |= {
+        "dr2_ptr": dr2,
+        "dent_ptr": dent,
+        "r2_ptr": dr2 if r2 is None else ready(r2),
+        "G": plan.num_graphs,
+        "MEANS": r2 is not None,
+    }
     dS = dw = None
     if needs[0]:
         dS = torch.empty_like(own[0], memory_format=torch.contiguous_format)
@@ -159,8 +191,6 @@ def losses_bwd(
             items_ptr=items,
             in_ptr=plan.in_ptr,
             in_edge_ptr=plan.in_edge,
-            dr2_ptr=dr2,
-            dent_ptr=dent,
             dS_ptr=dS,
             HAS_W=w is not None,
             **common,
@@ -174,7 +204,6 @@ def losses_bwd(
             (items.shape[0],),
             tile,
             items_ptr=items,
-            dr2_ptr=dr2,
             dw_ptr=dw,
             **common,
         )

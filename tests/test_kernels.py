@@ -6,10 +6,11 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from tritonpool import Graph, kernels, reference
+from tritonpool import Graph, coarsen, kernels, reference
 from tritonpool.kernels import pool, work
 from tritonpool.kernels.launch import forked, launch, recording
 from tritonpool.kernels.tiles import Tile
+from tritonpool.losses import assignment_losses
 from tritonpool.planning import coarse_plan
 
 pytestmark = pytest.mark.usefixtures("kernels_on_gpu")
@@ -436,12 +437,31 @@ def test_launches_are_constant_in_the_number_of_graphs():
     assert len(few) == 14
     constants = [
         [
-            {k: v for k, v in c.arguments.items() if k.isupper() and k != "E"} | c.options
+            {k: v for k, v in c.arguments.items() if k.isupper() and k not in ("E", "G")}
+            | c.options
             for c in calls
         ]
         for calls in (few, many)
     ]
     assert constants[0] == constants[1]
+
+
+@pytest.mark.parametrize("nodes", [(3,), (3, 9) * 50])
+def test_the_op_with_its_losses_takes_four_launches_and_five(nodes):
+    ends = torch.tensor([[0, 1], [1, 0]])
+    first = torch.tensor(nodes).cumsum(0) - torch.tensor(nodes)
+    edge_index = (first[:, None, None] + ends).transpose(0, 1).flatten(1)
+    batch = torch.repeat_interleave(torch.tensor(nodes))
+    x, F = (torch.rand(n, 14, requires_grad=True) for n in (len(batch), edge_index.shape[1]))
+    S = torch.rand(len(batch), 2).softmax(1).requires_grad_()
+    graph = Graph(x, edge_index, F, None, batch)
+    with recording("sm_90") as calls:
+        coarse = coarsen(graph, S, backend="triton")
+        losses = assignment_losses(graph, S, backend="triton")
+        forward = len(calls)
+        outputs = coarse.x, coarse.edge_weight, coarse.edge_attr, *losses
+        torch.autograd.backward(outputs, [torch.ones_like(t) for t in outputs])
+    assert (forward, len(calls) - forward) == (4, 5)
 
 
 def test_a_kernel_takes_its_own_arguments_only():

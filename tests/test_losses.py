@@ -6,7 +6,8 @@ from batches import BACKENDS, make_sample, samples
 from hypothesis import given
 
 from tritonpool import Graph, entropy_loss, link_loss, losses
-from tritonpool.autograd import LossMeans
+from tritonpool.autograd import Losses
+from tritonpool.planning import coarse_plan
 
 pytestmark = pytest.mark.usefixtures("kernels_on_gpu")
 on_backends = pytest.mark.parametrize("backend", BACKENDS)
@@ -149,37 +150,62 @@ def test_unknown_convention():
         link_loss(graph, S, convention="dgl")
 
 
+def batch_of(graphs, dtype, weighted):
+    """A batch of 0 to 3 nodes each, ``S`` and weights; those of two nodes have residual 0."""
+    nodes = torch.arange(graphs) % 4
+    batch = torch.repeat_interleave(nodes)
+    first = nodes.cumsum(0) - nodes
+    edges = [first[nodes == 3] + torch.tensor(ends)[:, None] for ends in ((0, 1), (1, 2))]
+    loops = first[nodes == 2] + torch.tensor([[0], [0]])
+    edge_index = torch.cat([*edges, loops, loops + 1], 1)
+    gen = torch.Generator().manual_seed(0)
+    S = torch.rand(len(batch), 2, generator=gen, dtype=dtype)
+    S[nodes[batch] == 2] = torch.eye(2, dtype=dtype).repeat(int((nodes == 2).sum()), 1)
+    w = torch.rand(edge_index.shape[1], generator=gen, dtype=dtype) if weighted else None
+    if weighted:
+        w[-2 * loops.shape[1] :] = 1
+    order = batch[edge_index[0]].argsort(stable=True)
+    plan = Graph(S, edge_index[:, order], None, None, batch, graphs).plan
+    return S.requires_grad_(), w[order].requires_grad_() if weighted else None, plan, nodes
+
+
 @pytest.mark.parametrize("backend", ["reference", *BACKENDS])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-@pytest.mark.parametrize("graphs", [4, 600])  # in one block of graphs, in several
-def test_means_over_graphs_and_their_gradients(backend, dtype, graphs):
-    nodes = torch.arange(graphs) % 4  # some without nodes
-    batch = torch.repeat_interleave(nodes)
-    no_edges = torch.zeros(2, 0, dtype=torch.int64)
-    plan = Graph(torch.zeros(len(batch), 1), no_edges, batch=batch, num_graphs=graphs).plan
-    r2 = torch.rand(graphs, dtype=dtype).masked_fill(nodes == 2, 0).requires_grad_()
-    entropy = torch.randn(graphs, dtype=dtype, requires_grad=True)
+@pytest.mark.parametrize(
+    ("graphs", "weighted"), [(1, False), (7, True), (7, False), (600, True)]
+)  # of no node at all, in one block of graphs, in several
+def test_means_are_those_of_the_graphs_losses(backend, dtype, graphs, weighted):
+    S, w, plan, nodes = batch_of(graphs, dtype, weighted)
+    coarse = coarse_plan(plan, torch.full((graphs,), 2), True)
+    inputs = [S] if w is None else [S, w]
+    r2, entropy = Losses.apply(S, w, plan, coarse, False, backend)
+    assert (r2[nodes == 2] == 0).all() and (r2[nodes == 3] > 0).all()
     share = 1 / (nodes.clamp(min=1) * graphs)
-    root = torch.where(nodes == 2, 0, r2.detach().sqrt())
-    means = LossMeans.apply(r2, entropy, plan, backend)
-    assert all(mean.shape == () and mean.dtype == dtype for mean in means)
-    torch.testing.assert_close(means[0], (root * share).sum().to(dtype))
-    torch.testing.assert_close(means[1], (entropy * share).sum().to(dtype))
-    (means[0] * 3 - means[1]).backward()
-    slope = torch.where(nodes == 2, 0, 3 * share / (2 * root))
-    torch.testing.assert_close(r2.grad, slope.to(dtype))
-    torch.testing.assert_close(entropy.grad, -share.to(dtype))
+    link = (torch.where(r2 == 0, 1, r2).sqrt() * (r2 != 0) * share).sum().to(dtype)
+    expected = link, (entropy * share).sum().to(dtype)
+    means = Losses.apply(S, w, plan, coarse, True, backend)
+    for mean, value in zip(means, expected, strict=True):
+        assert mean.shape == () and mean.dtype == dtype
+        torch.testing.assert_close(mean, value)
+    found = torch.autograd.grad(means[0] * 3 - means[1], inputs)
+    wanted = torch.autograd.grad(expected[0] * 3 - expected[1], inputs)
+    for grad, value in zip(found, wanted, strict=True):
+        torch.testing.assert_close(grad, value)
+    if graphs > 1:
+        assert found[0][nodes[plan.batch] == 3].abs().min() > 0
 
 
 @pytest.mark.parametrize("backend", ["reference", *BACKENDS])
 def test_a_residual_that_is_not_a_number_is_not_hidden(backend):
     """A residual of 0 has gradient 0; one that is NaN must not look like it."""
-    batch, no_edges = torch.arange(3), torch.zeros(2, 0, dtype=torch.int64)
-    plan = Graph(torch.zeros(3, 1), no_edges, batch=batch).plan
-    square = torch.tensor([4.0, 0.0, torch.nan], requires_grad=True)
-    link, entropy = LossMeans.apply(square, torch.ones(3), plan, backend)
-    assert link.isnan() and entropy == 1
-    (grad,) = torch.autograd.grad(link, square)
-    assert grad[:2].tolist() == [pytest.approx(1 / 12), 0.0] and grad[2].isnan()
+    batch, loops = torch.arange(3), torch.tensor([[1, 2], [1, 2]])
+    plan = Graph(torch.zeros(3, 1), loops, batch=batch).plan
+    coarse = coarse_plan(plan, torch.ones(3, dtype=torch.int64), True)
+    S = torch.tensor([[2**0.5], [1.0], [torch.nan]], requires_grad=True)
+    link, _ = Losses.apply(S, None, plan, coarse, True, backend)
+    assert link.isnan()
+    (grad,) = torch.autograd.grad(link, S)
+    assert grad[:2, 0].tolist() == [pytest.approx(2 * 2**0.5 / 3), 0.0] and grad[2].isnan()
+    square = torch.tensor([4.0, 0.0, torch.nan])
     for convention in ("pyg", "tgp"):
         assert losses._link(square, plan, convention).isnan()

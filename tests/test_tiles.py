@@ -14,7 +14,7 @@ from tritonpool.kernels.tiles import TARGETS, nearest_target, tile_for
 KERNELS = (
     "coarsen_fwd", "coarsen_bwd_assignment", "coarsen_bwd_features", "weight_grad", "pool", "lift",
     "node_grad", "losses_fwd", "losses_total", "losses_bwd", "losses_weight_grad",
-    "loss_means", "loss_means_grad", "segment_sum", "segment_spread", "messages", "messages_grad",
+    "segment_sum", "segment_spread", "messages", "messages_grad",
     "shares", "shares_grad", "softmax", "softmax_grad",
 )  # fmt: skip
 

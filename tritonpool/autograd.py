@@ -15,7 +15,6 @@ __all__ = [
     "Coarsen",
     "EdgeMessages",
     "Lift",
-    "LossMeans",
     "Losses",
     "NeighbourSum",
     "SegmentSum",
@@ -121,48 +120,28 @@ class Lift(Function):
 
 
 class Losses(Function):
-    """``(S, w) -> (squared residual, entropy sum)``, each of shape ``G``. What a backend returns
-    beyond these two is kept for its backward."""
+    """``(S, w) -> (squared residual, entropy sum)``, each of shape ``G``; with ``means``, the link
+    and the entropy loss, which are means over the graphs. What a backend returns beyond these two
+    is kept for its backward."""
 
     @staticmethod
     @_full_precision
-    def forward(ctx, S, w, plan, coarse, backend):
-        r2, entropy, *kept = load_backend(backend).losses_fwd(S, w, plan, coarse)
-        ctx.save_for_backward(S, w, *kept)
+    def forward(ctx, S, w, plan, coarse, means, backend):
+        found = load_backend(backend).losses_fwd(S, w, plan, coarse, means)
+        ctx.save_for_backward(S, w, *found[2:])
         ctx.rest = plan, coarse
         ctx.backend = backend
-        return r2, entropy
+        return found[:2]
 
     @staticmethod
     @first_order
     @_full_precision
-    def backward(ctx, dr2, dent):
+    def backward(ctx, *grads):
         needs = ctx.needs_input_grad[:2]
         S, w, *kept = ctx.saved_tensors
-        grads = load_backend(ctx.backend).losses_bwd(
-            dr2.contiguous(), dent.contiguous(), S, w, *ctx.rest, needs, *kept
-        )
-        return *grads, None, None, None
-
-
-class LossMeans(Function):
-    """``(squared residual, entropy sum) -> (link loss, entropy loss)``, means over the graphs."""
-
-    @staticmethod
-    @_full_precision
-    def forward(ctx, r2, entropy, plan, backend):
-        ctx.save_for_backward(r2)
-        ctx.plan, ctx.backend = plan, backend
-        return load_backend(backend).loss_means_fwd(r2, entropy, plan)
-
-    @staticmethod
-    @first_order
-    @_full_precision
-    def backward(ctx, dlink, dentropy):
-        grads = load_backend(ctx.backend).loss_means_bwd(
-            dlink, dentropy, *ctx.saved_tensors, ctx.plan
-        )
-        return *grads, None, None
+        given = [grad.contiguous() for grad in grads]
+        found = load_backend(ctx.backend).losses_bwd(*given, S, w, *ctx.rest, needs, *kept)
+        return *found, None, None, None, None
 
 
 class SegmentSum(Function):

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from tritonpool import library
-from tritonpool.autograd import Losses, LossMeans
+from tritonpool.autograd import Losses
 from tritonpool.backend import choose_backend
 from tritonpool.coarse_plan import CoarsePlan
 from tritonpool.graph import Graph
@@ -64,20 +64,20 @@ def planned_losses(
     """:func:`assignment_losses` with an assignment that is known to fit its plan."""
     plan = graph.plan
     w = in_plan_order(graph.edge_weight, graph)
-    compiled = torch.compiler.is_compiling()
-    if compiled:
+    if torch.compiler.is_compiling():
         r2, entropy = library.losses(S, w, plan, coarse, backend)
     else:
+        means = convention == "mean" and plan.num_graphs > 0
         name = choose_backend(graph.device, backend)
-        r2, entropy = Losses.apply(S, w, plan, coarse, name)
+        r2, entropy = Losses.apply(S, w, plan, coarse, means, name)
+        if means:
+            return r2, entropy
     if not r2.numel():
         return r2.sum(), entropy.sum()
     if convention != "mean":
         return _link(r2, plan, convention), _entropy(entropy, plan, convention)
-    if compiled:
-        share = plan.node_shares(r2.dtype)
-        return torch.dot(_root(r2), share), torch.dot(entropy, share)
-    return LossMeans.apply(r2, entropy, plan, name)
+    share = plan.node_shares(r2.dtype)
+    return torch.dot(_root(r2), share), torch.dot(entropy, share)
 
 
 def link_loss(

@@ -29,8 +29,6 @@ __all__ = [
     "coarsen_fwd",
     "lift_bwd",
     "lift_fwd",
-    "loss_means_bwd",
-    "loss_means_fwd",
     "losses_bwd",
     "losses_fwd",
     "messages_bwd",
@@ -109,9 +107,11 @@ def lift_fwd(S: Tensor, Xc: Tensor, plan: Plan, coarse: CoarsePlan) -> Tensor:
 
 
 def losses_fwd(
-    S: Tensor, w: Tensor | None, plan: Plan, coarse: CoarsePlan
-) -> tuple[Tensor, Tensor]:
-    r"""Squared residual :math:`\|A_g - S_g S_g^\top\|_F^2` and entropy sum of every graph."""
+    S: Tensor, w: Tensor | None, plan: Plan, coarse: CoarsePlan, means: bool = False
+) -> tuple[Tensor, ...]:
+    r"""Squared residual :math:`\|A_g - S_g S_g^\top\|_F^2` and entropy sum of every graph; or the
+    means over the graphs of the norm of the residual and of the entropy for each node, and the
+    squared residuals."""
     acc = accumulate_in(S, w)
     s = S.to(acc)
     src, dst = plan.src.tolist(), plan.dst.tolist()
@@ -136,11 +136,11 @@ def losses_fwd(
         entropy.append(total)
     empty = s.new_zeros(0)
     stack = lambda values: (torch.stack(values) if values else empty).to(weight_dtype(S, w))  # noqa: E731
-    return stack(residual), stack(entropy)
+    r2, entropy = stack(residual), stack(entropy)
+    return (*_means(r2, entropy, plan), r2) if means else (r2, entropy)
 
 
-def loss_means_fwd(r2: Tensor, entropy: Tensor, plan: Plan) -> tuple[Tensor, Tensor]:
-    """The mean over the graphs of the norm of the residual, and of the entropy, for each node."""
+def _means(r2: Tensor, entropy: Tensor, plan: Plan) -> tuple[Tensor, Tensor]:
     link, total, G = r2.new_zeros(()), r2.new_zeros(()), plan.num_graphs
     for g, members in enumerate(ranges(plan.node_ptr)):
         n = max(1, len(members))
@@ -162,14 +162,11 @@ def lift_bwd(dY, S, Xc, plan, coarse, needs):
     return gradients(lambda *t: lift_fwd(*t, plan, coarse), (S, Xc), needs, (dY,))
 
 
-def losses_bwd(dr2, dent, S, w, plan, coarse, needs):
-    """Gradients of :func:`losses_fwd` w.r.t. ``S`` and ``w``."""
-    return gradients(lambda *t: losses_fwd(*t, plan, coarse), (S, w), needs, (dr2, dent))
-
-
-def loss_means_bwd(dlink, dentropy, r2, plan):
-    """Gradients of :func:`loss_means_fwd` w.r.t. both inputs."""
-    return gradients(lambda *t: loss_means_fwd(*t, plan), (r2, r2), (True, True), (dlink, dentropy))
+def losses_bwd(dr2, dent, S, w, plan, coarse, needs, r2=None):
+    """Gradients of :func:`losses_fwd` w.r.t. ``S`` and ``w``; with the squared residuals ``r2`` the
+    given gradients are those of the means."""
+    means = r2 is not None
+    return gradients(lambda *t: losses_fwd(*t, plan, coarse, means)[:2], (S, w), needs, (dr2, dent))
 
 
 def softmax_fwd(logits: Tensor, plan: Plan, coarse: CoarsePlan) -> Tensor:

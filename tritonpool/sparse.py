@@ -42,8 +42,6 @@ __all__ = [
     "coarsen_fwd",
     "lift_bwd",
     "lift_fwd",
-    "loss_means_bwd",
-    "loss_means_fwd",
     "losses_bwd",
     "losses_fwd",
     "messages_bwd",
@@ -301,10 +299,12 @@ def _neighbours(rows: Tensor, w: Tensor | None, plan: Plan) -> Tensor:
 
 
 def losses_fwd(
-    S: Tensor, w: Tensor | None, plan: Plan, coarse: CoarsePlan
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    S: Tensor, w: Tensor | None, plan: Plan, coarse: CoarsePlan, means: bool = False
+) -> tuple[Tensor, ...]:
     r"""Squared residual :math:`\|A_g - S_g S_g^\top\|_F^2` and entropy sum of every graph, and the
-    gradients of both w.r.t. ``S``, ``V x K``, which are nearly free here.
+    gradients of both w.r.t. ``S``, ``V x K``, which are nearly free here; or, instead of the first
+    two, the means over the graphs of the norm of the residual and of the entropy for each node, and
+    at the end the squared residuals.
 
     The residual is expanded, which never builds a ``V x V`` matrix, and computed in float64,
     because the terms cancel near the optimum; what is left of rounding there is set to 0.
@@ -323,15 +323,25 @@ def losses_fwd(
     r2 = square + rest
     # where terms cancel, A and S S^T have nearly equal norms, so twice the former's square will do
     rounding = 16 * torch.finfo(torch.float64).eps
-    r2 = torch.where(r2 > rounding * (2 * square), r2, 0)
+    r2 = torch.where(r2 <= rounding * (2 * square), 0, r2)  # NaN stays
     r2_slope = gram.mul_(4).sub_(near, alpha=2).to(dtype)
-    return r2.to(dtype), entropy.to(dtype), r2_slope, surprise.sub_(1).mul_(shares > 0)
+    r2, entropy = r2.to(dtype), entropy.to(dtype)
+    slopes = r2_slope, surprise.sub_(1).mul_(shares > 0)
+    if not means:
+        return r2, entropy, *slopes
+    share = plan.node_shares(dtype)
+    return torch.dot(r2.sqrt(), share), torch.dot(entropy, share), *slopes, r2
 
 
-def losses_bwd(dr2, dent, S, w, plan, coarse, needs, r2_slope, entropy_slope):
-    """Gradients of :func:`losses_fwd` w.r.t. ``S`` and ``w``, where needed."""
+def losses_bwd(dr2, dent, S, w, plan, coarse, needs, r2_slope, entropy_slope, r2=None):
+    """Gradients of :func:`losses_fwd` w.r.t. ``S`` and ``w``, where needed; with the squared
+    residuals ``r2`` the given gradients are those of the means."""
     need_S, need_w = needs
     dS = dw = None
+    if r2 is not None:
+        share = plan.node_shares(r2.dtype)
+        slope = (share / (2 * r2.sqrt())).masked_fill_(r2 == 0, 0)  # none flows through a 0
+        dr2, dent = slope.mul_(dr2), share * dent
     if need_S:
         per_node = torch.stack([dr2, dent], 1).index_select(0, plan.batch)
         grad = r2_slope * per_node[:, :1]
@@ -342,19 +352,6 @@ def losses_bwd(dr2, dent, S, w, plan, coarse, needs, r2_slope, entropy_slope):
         ends = rows.index_select(0, plan.src) * rows.index_select(0, plan.dst)
         dw = (2 * (pair - ends.sum(1)) * dr2.double()[plan.batch[plan.src]]).to(w.dtype)
     return dS, dw
-
-
-def loss_means_fwd(r2: Tensor, entropy: Tensor, plan: Plan) -> tuple[Tensor, Tensor]:
-    """The mean over the graphs of the norm of the residual, and of the entropy, for each node."""
-    share = plan.node_shares(r2.dtype)
-    return torch.dot(r2.sqrt(), share), torch.dot(entropy, share)
-
-
-def loss_means_bwd(dlink, dentropy, r2, plan):
-    """Gradients of :func:`loss_means_fwd` w.r.t. both inputs; that of a residual of 0 is 0."""
-    share = plan.node_shares(r2.dtype)
-    slope = (share / (2 * r2.sqrt())).masked_fill_(r2 == 0, 0)
-    return slope.mul_(dlink), share * dentropy
 
 
 def softmax_fwd(logits: Tensor, plan: Plan, coarse: CoarsePlan) -> Tensor:
