@@ -39,6 +39,7 @@ PLAIN = ("--diffpool-levels", "0")
 # what a name says about clusters comes later on the line and counts
 MOST = ("--diffpool-max-clusters", str(MOST_CLUSTERS))
 EIGHT = ("--diffpool-max-clusters", "8")
+THEN_ONE = ("--diffpool-levels", "2", "--diffpool-max-clusters")
 PLACES = (*EIGHT, "--diffpool-positions", "8")
 GNN = ("--diffpool-assignment", "gnn")
 NO_LOSSES = ("--diffpool-link-weight", "0", "--diffpool-entropy-weight", "0")
@@ -87,10 +88,11 @@ POOLED: Models = {
     "DiffPool, rings as prior": (("--diffpool-prior", "rings"), None),
     "DiffPool, cluster features": (("--diffpool-cluster-features",), None),
     "DiffPool, gate": (("--diffpool-gate",), None),
-    "DiffPool, then one cluster": (("--diffpool-levels", "2"), "one on top"),
+    "DiffPool, then one cluster": ((*THEN_ONE, str(MOST_CLUSTERS), "1"), None),
+    "DiffPool, at most 8 clusters, then one cluster": ((*THEN_ONE, "8", "1"), None),
     "DiffPool, ratio 0.05, then one cluster": (
-        ("--diffpool-levels", "2", "--diffpool-ratio", "0.05"),
-        "one on top",
+        ("--diffpool-ratio", "0.05", *THEN_ONE, str(MOST_CLUSTERS), "1"),
+        None,
     ),
     "control: no bond features": ((), "no bond features"),
     "control: one cluster": (("--diffpool-max-clusters", "1"), None),
@@ -100,6 +102,10 @@ POOLED: Models = {
     "control: shuffled": ((), "shuffled"),
     "control: rings and pieces between": (("--diffpool-assignment", "rings"), None),
     "control: fixed random, at most 8 clusters": (EIGHT, "fixed random"),
+    "control: fixed random, at most 8 clusters, then one cluster": (
+        (*THEN_ONE, "8", "1"),
+        "fixed random",
+    ),
     "control: frozen head, at most 8 clusters, 8 positions": (PLACES, "frozen head"),
     "control: frozen head, at most 8 clusters, 8 positions, GNN assignment": (
         (*PLACES, *GNN),

@@ -16,7 +16,7 @@ from chemprop.nn import Aggregation, AttentiveAggregation, MeanAggregation, Norm
 from torch import Tensor, nn
 
 from tritonpool import DiffPool, Graph
-from tritonpool.chemprop.assignment import AssignmentPool, NodeScores
+from tritonpool.chemprop.assignment import AssignmentPool
 from tritonpool.chemprop.message_passing import DiffPoolMixin
 
 __all__ = ["CONTROLS"]
@@ -77,20 +77,6 @@ def _frozen_head(model: MPNN) -> MPNN:
     return model
 
 
-def _one_on_top(model: MPNN) -> MPNN:
-    """The last level has one cluster for the whole molecule, as in the paper of DiffPool."""
-    for block in _blocks(model):
-        last = block.pools[-1]
-        block.pools[-1] = AssignmentPool(
-            last.in_channels,
-            1,
-            last.ratio,
-            assignment=NodeScores(last.in_channels, 1),
-            drop_self_loops=last.drop_self_loops,
-        )
-    return model
-
-
 class _NoBondFeatures(AssignmentPool):
     """Pools zeros instead of the bond features; their weights stay."""
 
@@ -132,7 +118,6 @@ CONTROLS: dict[str, Callable[[MPNN], MPNN]] = {
     "fixed random": partial(_with_pools, cls=_FixedRandom, learns=False),
     "frozen head": _frozen_head,
     "shuffled": partial(_with_pools, cls=_Shuffled),
-    "one on top": _one_on_top,
     "no bond features": partial(_with_pools, cls=_NoBondFeatures),
     "mean and sum": _mean_and_sum,
     "attentive": _attentive,

@@ -140,15 +140,16 @@ def test_the_loader_pins_batches_for_the_gpu():
     assert batch.bmg.V.is_cuda and batch.bmg.plan.device.type == "cuda"
 
 
-def test_the_loader_plans_the_coarse_graphs_too(monkeypatch: pytest.MonkeyPatch):
-    settings = DiffPoolSettings(ratio=0.5, levels=2, max_clusters=6)
+@pytest.mark.parametrize("most", [6, (6, 1)])
+def test_the_loader_plans_the_coarse_graphs_too(most, monkeypatch: pytest.MonkeyPatch):
+    settings = DiffPoolSettings(ratio=0.5, levels=2, max_clusters=most)
     both = [dataset(MOLECULES[:6]), dataset(POLYMERS[:6])]
     planned = next(iter(build_dataloader(both[1], shuffle=False, settings=settings))).bmg
     components = next(
         iter(build_dataloader(MulticomponentDataset(both), shuffle=False, settings=settings))
     )
     assert all(bmg.plan._coarse for bmg in components.bmgs)
-    mp = DiffPoolBondMessagePassing(d_h=16, ratio=0.5, levels=2, max_clusters=6).eval()
+    mp = DiffPoolBondMessagePassing(d_h=16, ratio=0.5, levels=2, max_clusters=most).eval()
     expected = mp(next(iter(stock_dataloader(both[1], shuffle=False))).bmg)
     monkeypatch.setattr(CoarsePlan, "build", lambda *_: pytest.fail("planned in forward"))
     assert torch.equal(mp(planned), expected)

@@ -327,6 +327,11 @@ def test_the_most_clusters_depend_on_what_assigns_atoms(assignment: str, most: i
     assert DiffPoolSettings(assignment=assignment).max_clusters == most  # the loader's
     asked = DiffPoolBondMessagePassing(d_h=8, assignment=assignment, max_clusters=5)
     assert asked.hparams["max_clusters"] == asked.pools[0].max_clusters == 5
+    each = DiffPoolBondMessagePassing(d_h=8, levels=2, assignment=assignment, max_clusters=[5, 1])
+    assert each.hparams["max_clusters"] == (5, 1)
+    assert [pool.max_clusters for pool in each.pools] == [5, 1]
+    clusters = each.assignments(batch_of(MOLECULES[:4]).bmg)[1]
+    assert all(torch.allclose(S, torch.ones(len(S), 1)) for S in clusters)
 
 
 @pytest.mark.parametrize(
@@ -336,6 +341,15 @@ def test_the_most_clusters_depend_on_what_assigns_atoms(assignment: str, most: i
         ({"ratio": 1.5}, "ratio must be a number above 0 and at most 1, but is 1.5"),
         ({"levels": 0}, "levels must be a whole number of at least 1, but is 0"),
         ({"max_clusters": 0}, "max_clusters must be a whole number of at least 1, but is 0"),
+        (
+            {"max_clusters": (5, 0), "levels": 2},
+            "max_clusters must be a whole number of at least 1",
+        ),
+        ({"max_clusters": "8"}, "max_clusters must be a whole number of at least 1, but is '8'"),
+        (
+            {"max_clusters": [8, 1]},
+            r"max_clusters must be one number or one for each of the 1 levels, but is \(8, 1\)",
+        ),
         ({"coarse_depth": 0}, "coarse_depth must be a whole number of at least 1, but is 0"),
         ({"coarse_hidden": 0}, "coarse_hidden must be a whole number of at least 1, but is 0"),
         ({"assignment": "gcn"}, "assignment must be one of mlp, gnn, rings, but is 'gcn'"),

@@ -37,6 +37,15 @@ def test_the_command_line_may_choose_clusters_that_are_not_learned(trained, tmp_
     assert (settings(trained)["max_clusters"], found["max_clusters"]) == (8, 32)
 
 
+def test_the_most_clusters_of_each_level_are_written_down(trained, tmp_path):
+    out, repeated = tmp_path / "out", tmp_path / "repeated"
+    words = ("--diffpool-levels", 2, "--diffpool-max-clusters", 4, 1)
+    assert again(trained, out, *words) == again(out, repeated) == 0
+    assert settings(out)["max_clusters"] == settings(repeated)["max_clusters"] == (4, 1)
+    assert again(out, tmp_path / "one", "--diffpool-max-clusters", 3) == 0
+    assert settings(tmp_path / "one")["max_clusters"] == 3
+
+
 def test_the_command_line_may_choose_a_readout_without_gate(trained, tmp_path):
     assert settings(trained)["gate"]
     assert again(trained, tmp_path / "out", "--diffpool-readout", "last") == 0

@@ -49,6 +49,10 @@ OPTIONS = [
         ("--diffpool-max-clusters", 0),
         "argument --diffpool-max-clusters: must be a whole number from 1 to 4096",
     ),
+    (
+        ("--diffpool-max-clusters", 8, 1),
+        "argument --diffpool-max-clusters: needs one number, or one for each level (--diffpool-lev",
+    ),
     (("--diffpool-hidden-dim", 0), "argument --diffpool-hidden-dim: must be a whole number at lea"),
     (("--diffpool-depth", 0), "argument --diffpool-depth: must be a whole number at least 1, got"),
     (("--diffpool-link-weight", -1), "argument --diffpool-link-weight: must be a number of 0 or m"),

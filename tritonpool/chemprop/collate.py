@@ -82,17 +82,17 @@ class PlanCollate:
         """The batch with its plan."""
         planned = PlannedMolGraph(bmg)
         if self.settings is not None:
-            plan, most, ratio = planned.plan, self.settings.max_clusters, self.settings.ratio
+            plan = planned.plan
             if self.settings.positions:
                 positions(plan, self.settings.positions)
             if self.settings.prior == "rings":
                 ring_fragments(plan)
             drop_self_loops = not self.settings.cluster_features
-            for level in range(self.settings.levels):
+            for level, most in enumerate(self.settings.most_clusters):
                 if level == 0 and self.settings.assignment == "rings":
                     plan = ring_partition(plan, most, drop_self_loops).plan
                 else:
-                    counts = cluster_counts(plan.nodes, most, ratio)
+                    counts = cluster_counts(plan.nodes, most, self.settings.ratio)
                     plan = coarse_plan(plan, counts, drop_self_loops).plan
         return planned
 

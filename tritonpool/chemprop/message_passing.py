@@ -68,7 +68,7 @@ class DiffPoolMixin:
         *args: object,
         ratio: float = 0.25,
         levels: int = 1,
-        max_clusters: int | None = None,
+        max_clusters: int | Sequence[int] | None = None,
         assignment: str = "mlp",
         readout: str = "concat",
         aggregation: str = "mean",
@@ -108,8 +108,8 @@ class DiffPoolMixin:
             "link_weight": link_weight,
             "entropy_weight": entropy_weight,
         }
-        max_clusters = DiffPoolSettings(**settings).max_clusters
-        settings["max_clusters"] = max_clusters
+        checked = DiffPoolSettings(**settings)
+        settings["max_clusters"] = checked.max_clusters
         if aggregation is None:
             raise ValueError("aggregation must be one of mean, sum, norm, but is None")
         if not aggregation_norm > 0:
@@ -135,18 +135,19 @@ class DiffPoolMixin:
         self.pools = nn.ModuleList()
         self.encoders = nn.ModuleList()
         d_e = self.hparams["d_e"]
-        for level, (d_in, d_out) in enumerate(zip(widths, widths[1:], strict=False)):
+        for level, most in enumerate(checked.most_clusters):
+            d_in, d_out = widths[level : level + 2]
             # only the molecule has a structure to start from
             encodings, known = (positions, prior) if level == 0 else (0, "none")
             loops = {"drop_self_loops": not cluster_features}
             if assignment == "rings" and level == 0:
-                pool = RingPool(d_in, max_clusters, **loops)
+                pool = RingPool(d_in, most, **loops)
             else:
                 pool = AssignmentPool(
                     d_in,
-                    max_clusters,
+                    most,
                     ratio,
-                    assignment=HEADS[assignment](d_in, max_clusters, encodings),
+                    assignment=HEADS[assignment](d_in, most, encodings),
                     temperature=temperature,
                     prior=known,
                     **loops,

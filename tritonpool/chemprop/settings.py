@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 __all__ = [
@@ -58,9 +59,10 @@ class DiffPoolSettings:
         clusters per node at each level; above 0, at most 1
     levels : int, default=1
         how often the graph is pooled
-    max_clusters : int | None, default=None
-        the most clusters a molecule can have; ``None`` is 8, which is good on short and on long
-        molecules, or 32 with ``assignment="rings"``, whose clusters cost little
+    max_clusters : int | Sequence[int] | None, default=None
+        the most clusters a molecule can have, one number or one for each level; ``None`` is 8,
+        which is good on short and on long molecules, or 32 with ``assignment="rings"``, whose
+        clusters cost little
     assignment : str, default="mlp"
         the network that scores the clusters: ``"mlp"`` sees the state of one node, ``"gnn"`` also
         those of its neighbours. ``"rings"``: nothing is learned at the first level, whose clusters
@@ -112,7 +114,7 @@ class DiffPoolSettings:
 
     ratio: float = 0.25
     levels: int = 1
-    max_clusters: int | None = None
+    max_clusters: int | Sequence[int] | None = None
     assignment: str = "mlp"
     readout: str = "concat"
     aggregation: str | None = None
@@ -139,7 +141,15 @@ class DiffPoolSettings:
         _choice("assignment", self.assignment, ASSIGNMENTS)
         if self.max_clusters is None:
             object.__setattr__(self, "max_clusters", default_max_clusters(self.assignment))
-        _whole("max_clusters", self.max_clusters, 1)
+        elif isinstance(self.max_clusters, list):
+            object.__setattr__(self, "max_clusters", tuple(self.max_clusters))
+        for most in self.most_clusters:
+            _whole("max_clusters", most, 1)
+        if len(self.most_clusters) != self.levels:
+            raise ValueError(
+                f"max_clusters must be one number or one for each of the {self.levels} levels, but "
+                f"is {self.max_clusters!r}"
+            )
         _choice("readout", self.readout, READOUTS)
         _choice("prior", self.prior, PRIORS)
         _choice("normalize", self.normalize, NORMALIZATIONS)
@@ -164,3 +174,9 @@ class DiffPoolSettings:
             value = getattr(self, name)
             ok = _is_number(value) and 0 <= value < float("inf")
             _number(name, value, ok, "a number of at least 0")
+
+    @property
+    def most_clusters(self) -> tuple[int, ...]:
+        """``max_clusters`` of each level."""
+        given = self.max_clusters
+        return given if isinstance(given, tuple) else (given,) * self.levels

@@ -92,8 +92,9 @@ def add_options(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
     )
     group.add_argument(
         "--diffpool-max-clusters",
+        nargs="+",
         type=whole_number(1, MOST_CLUSTERS),
-        help="the most clusters of one molecule (default: "
+        help="the most clusters of one molecule, one number or one for each level (default: "
         f"{default_max_clusters('mlp')}, with rings {default_max_clusters('rings')})",
     )
     group.add_argument(
@@ -224,7 +225,8 @@ def from_file(parser: argparse.ArgumentParser) -> set[str]:
 
 
 def resolve_settings(args: argparse.Namespace, own_pooling: str | None) -> None:
-    """Set those of ``--diffpool-*`` to None that have no effect, in place.
+    """Set those of ``--diffpool-*`` to None that have no effect, and check those that depend on
+    each other, in place.
 
     Parameters
     ----------
@@ -236,7 +238,7 @@ def resolve_settings(args: argparse.Namespace, own_pooling: str | None) -> None:
     Raises
     ------
     UsageError
-        If an option was given that cannot have an effect.
+        If an option was given that cannot have an effect, or not for the number of levels.
     """
     given = args.given_diffpool
     if own_pooling is not None:
@@ -253,6 +255,7 @@ def resolve_settings(args: argparse.Namespace, own_pooling: str | None) -> None:
                     "reads out nothing but what the gate closes"
                 )
             args.diffpool_gate = False
+        args.diffpool_max_clusters = _of_levels(args.diffpool_max_clusters, args.diffpool_levels)
         if args.diffpool_assignment != "rings":
             return
         idle = OF_FIRST_SCORES + (OF_SCORES if args.diffpool_levels == 1 else ())
@@ -263,6 +266,18 @@ def resolve_settings(args: argparse.Namespace, own_pooling: str | None) -> None:
             raise UsageError(f"argument {flag(name)}: not allowed with {reason}")
     for name in idle:
         setattr(args, name, None)
+
+
+def _of_levels(most: list[int] | None, levels: int) -> int | list[int] | None:
+    """The most clusters as one number, or one for each level."""
+    if most is None or len(most) == levels > 1:
+        return most
+    if len(most) > 1:
+        raise UsageError(
+            "argument --diffpool-max-clusters: needs one number, or one for each level "
+            f"(--diffpool-levels, {levels}), got {len(most)}"
+        )
+    return most[0]
 
 
 def settings_from(args: argparse.Namespace) -> DiffPoolSettings | None:
