@@ -174,7 +174,7 @@ def losses_total_kernel(
         scale += tl.load(scale_ptr + first + v, v < n, 0.0)
         entropy += tl.load(entropy_ptr + first + v, v < n, 0.0)
     r2 = tl.sum(square, 0)
-    r2 = tl.where(r2 <= ROUNDING * tl.sum(scale, 0), 0.0, r2)  # NaN stays
+    r2 = tl.where(r2 < ROUNDING * tl.sum(scale, 0), 0.0, r2)  # NaN and infinity stay
     tl.store(r2_ptr + own, r2)
     tl.store(ent_ptr + own, tl.sum(entropy, 0))
 

@@ -44,6 +44,8 @@ def test_the_most_clusters_of_each_level_are_written_down(trained, tmp_path):
     assert settings(out)["max_clusters"] == settings(repeated)["max_clusters"] == (4, 1)
     assert again(out, tmp_path / "one", "--diffpool-max-clusters", 3) == 0
     assert settings(tmp_path / "one")["max_clusters"] == 3
+    assert again(out, tmp_path / "other", "--diffpool-levels", 1) == 0  # with its own default
+    assert settings(tmp_path / "other")["max_clusters"] == 8
 
 
 def test_the_command_line_may_choose_a_readout_without_gate(trained, tmp_path):

@@ -121,6 +121,7 @@ def test_sub_sample_and_splits_are_those_of_the_first_start(tmp_path, kill, monk
     ("words", "message"),
     [
         (("--epochs", 7), "argument --resume: --epochs is 7, but"),
+        (("--diffpool-max-clusters", 6), "argument --resume: --diffpool-max-clusters is 6, but"),
         (("--diffpool-ratio", 0.5), "argument --resume: --diffpool-ratio is 0.5, but"),
         (("--checkpoint", "best.pt"), "argument --resume: not allowed with --checkpoint"),
     ],

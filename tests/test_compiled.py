@@ -14,6 +14,7 @@ import tritonpool
 from tritonpool import DiffPool, Graph, entropy_loss, library, lift, link_loss, planning, sums
 from tritonpool.coarse_plan import CoarsePlan
 from tritonpool.handles import find
+from tritonpool.losses import assignment_losses
 
 pytestmark = pytest.mark.filterwarnings("ignore:Dynamo detected a call")
 
@@ -68,6 +69,17 @@ def test_op_and_losses_are_one_graph_with_the_same_results(backend, weights):
             assert a.dtype == b.dtype
             torch.testing.assert_close(a, b)
     assert counter.frame_count <= 2  # once for these sizes, once for all
+
+
+@pytest.mark.parametrize("backend", ["reference", "sparse", "triton"])
+def test_losses_of_a_batch_without_graphs(backend):
+    nothing = torch.zeros(0, dtype=torch.int64)
+    graph = Graph(torch.zeros(0, 1), nothing.expand(2, 0), None, None, nothing, 0)
+    assert graph.plan.num_graphs == 0
+    compiled = torch.compile(
+        lambda g, S: assignment_losses(g, S, backend=backend), fullgraph=True, backend="aot_eager"
+    )
+    assert [float(loss) for loss in compiled(graph, torch.zeros(0, 3))] == [0, 0]
 
 
 def test_without_bond_features():

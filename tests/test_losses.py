@@ -195,6 +195,16 @@ def test_means_are_those_of_the_graphs_losses(backend, dtype, graphs, weighted):
         assert found[0][nodes[plan.batch] == 3].abs().min() > 0
 
 
+@pytest.mark.filterwarnings("ignore:overflow encountered:RuntimeWarning")  # in the interpreter
+@pytest.mark.parametrize("backend", ["reference", *BACKENDS])
+def test_a_residual_that_is_too_large_is_not_hidden(backend):
+    edges = torch.tensor([[0], [1]])
+    w = torch.tensor([1e200], dtype=torch.float64)
+    graph = Graph(torch.zeros(2, 1, dtype=torch.float64), edges, None, w)
+    S = torch.ones(2, 1, dtype=torch.float64)
+    assert link_loss(graph, S, backend=backend) == torch.inf
+
+
 @pytest.mark.parametrize("backend", ["reference", *BACKENDS])
 def test_a_residual_that_is_not_a_number_is_not_hidden(backend):
     """A residual of 0 has gradient 0; one that is NaN must not look like it."""

@@ -134,8 +134,10 @@ def losses_fwd(
                 if share > 0:
                     total = total - share * torch.log(share)
         entropy.append(total)
-    empty = s.new_zeros(0)
-    stack = lambda values: (torch.stack(values) if values else empty).to(weight_dtype(S, w))  # noqa: E731
+
+    def stack(values: list[Tensor]) -> Tensor:
+        return (torch.stack(values) if values else s.new_zeros(0)).to(weight_dtype(S, w))
+
     r2, entropy = stack(residual), stack(entropy)
     return (*_means(r2, entropy, plan), r2) if means else (r2, entropy)
 

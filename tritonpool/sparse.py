@@ -323,7 +323,7 @@ def losses_fwd(
     r2 = square + rest
     # where terms cancel, A and S S^T have nearly equal norms, so twice the former's square will do
     rounding = 16 * torch.finfo(torch.float64).eps
-    r2 = torch.where(r2 <= rounding * (2 * square), 0, r2)  # NaN stays
+    r2 = torch.where(r2 < rounding * (2 * square), 0, r2)  # NaN and infinity stay
     r2_slope = gram.mul_(4).sub_(near, alpha=2).to(dtype)
     r2, entropy = r2.to(dtype), entropy.to(dtype)
     slopes = r2_slope, surprise.sub_(1).mul_(shares > 0)

@@ -141,7 +141,7 @@ class DiffPoolSettings:
         _choice("assignment", self.assignment, ASSIGNMENTS)
         if self.max_clusters is None:
             object.__setattr__(self, "max_clusters", default_max_clusters(self.assignment))
-        elif isinstance(self.max_clusters, list):
+        elif isinstance(self.max_clusters, Sequence) and not isinstance(self.max_clusters, str):
             object.__setattr__(self, "max_clusters", tuple(self.max_clusters))
         for most in self.most_clusters:
             _whole("max_clusters", most, 1)

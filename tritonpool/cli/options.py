@@ -255,7 +255,9 @@ def resolve_settings(args: argparse.Namespace, own_pooling: str | None) -> None:
                     "reads out nothing but what the gate closes"
                 )
             args.diffpool_gate = False
-        args.diffpool_max_clusters = _of_levels(args.diffpool_max_clusters, args.diffpool_levels)
+        args.diffpool_max_clusters = _of_levels(
+            args.diffpool_max_clusters, args.diffpool_levels, "diffpool_max_clusters" in given
+        )
         if args.diffpool_assignment != "rings":
             return
         idle = OF_FIRST_SCORES + (OF_SCORES if args.diffpool_levels == 1 else ())
@@ -268,16 +270,18 @@ def resolve_settings(args: argparse.Namespace, own_pooling: str | None) -> None:
         setattr(args, name, None)
 
 
-def _of_levels(most: list[int] | None, levels: int) -> int | list[int] | None:
+def _of_levels(most: list[int] | None, levels: int, given: bool) -> int | list[int] | None:
     """The most clusters as one number, or one for each level."""
     if most is None or len(most) == levels > 1:
         return most
-    if len(most) > 1:
+    if len(most) == 1:
+        return most[0]
+    if given:
         raise UsageError(
             "argument --diffpool-max-clusters: needs one number, or one for each level "
             f"(--diffpool-levels, {levels}), got {len(most)}"
         )
-    return most[0]
+    return None  # a config file's, which the words have given other levels
 
 
 def settings_from(args: argparse.Namespace) -> DiffPoolSettings | None:

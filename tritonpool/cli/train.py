@@ -107,8 +107,8 @@ class TrainSubcommand(chemprop_train.TrainSubcommand):
         for name, value in now.items():
             if name not in FREE and _plain(value) != _plain(was[name]):
                 raise UsageError(
-                    f"argument --resume: {flag(name)} is {value}, but the training in "
-                    f"{str(args.output_dir)!r} was begun with {was[name]}"
+                    f"argument --resume: {flag(name)} is {_words(value)}, but the training in "
+                    f"{str(args.output_dir)!r} was begun with {_words(was[name])}"
                 )
         return words
 
@@ -188,6 +188,11 @@ class TrainSubcommand(chemprop_train.TrainSubcommand):
         with output_folder(args.output_dir):
             save_config(cls.parser, args, args.output_dir / "config.toml")
             splits.write(args.output_dir)
+
+
+def _words(value: object) -> object:
+    """A value as it stands on a command line."""
+    return " ".join(map(str, value)) if isinstance(value, list) else value
 
 
 def _plain(value: object) -> object:
