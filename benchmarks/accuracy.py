@@ -42,6 +42,7 @@ EIGHT = ("--diffpool-max-clusters", "8")
 THEN_ONE = ("--diffpool-levels", "2", "--diffpool-max-clusters")
 PLACES = (*EIGHT, "--diffpool-positions", "8")
 GNN = ("--diffpool-assignment", "gnn")
+TOP = ("--diffpool-top-k", "2")
 NO_LOSSES = ("--diffpool-link-weight", "0", "--diffpool-entropy-weight", "0")
 # the options of `tritonpool train`, and the change of the model (benchmarks.controls)
 Models = dict[str, tuple[tuple[str, ...], str | None]]
@@ -65,6 +66,18 @@ POOLED: Models = {
     "DiffPool, at most 4 clusters": (("--diffpool-max-clusters", "4"), None),
     "DiffPool, at most 8 clusters, last readout": ((*EIGHT, "--diffpool-readout", "last"), None),
     "DiffPool, at most 8 clusters, 2 coarse steps": ((*EIGHT, "--diffpool-depth", "2"), None),
+    "DiffPool, top 2": (TOP, None),
+    "DiffPool, ratio 0.5, top 2": (("--diffpool-ratio", "0.5", *TOP), None),
+    "DiffPool, ratio 0.5, at most 8 clusters": (("--diffpool-ratio", "0.5", *EIGHT), None),
+    "DiffPool, ratio 0.5, at most 8 clusters, top 2": (
+        ("--diffpool-ratio", "0.5", *EIGHT, *TOP),
+        None,
+    ),
+    "DiffPool, at most 8 clusters, top 2": ((*EIGHT, *TOP), None),
+    "DiffPool, at most 8 clusters, top 2, 8 positions, GNN assignment": (
+        (*PLACES, *GNN, *TOP),
+        None,
+    ),
     "DiffPool, atom encoder": (("--diffpool-encoder", "atom"), None),
     "DiffPool, GNN assignment": (GNN, None),
     "DiffPool, last readout": (("--diffpool-readout", "last"), None),
@@ -105,6 +118,11 @@ POOLED: Models = {
     "control: shuffled": ((), "shuffled"),
     "control: rings and pieces between": (("--diffpool-assignment", "rings"), None),
     "control: fixed random, at most 8 clusters": (EIGHT, "fixed random"),
+    "control: fixed random, at most 8 clusters, top 2": ((*EIGHT, *TOP), "fixed random"),
+    "control: fixed random, ratio 0.5, top 2": (
+        ("--diffpool-ratio", "0.5", *TOP),
+        "fixed random",
+    ),
     "control: fixed random, at most 8 clusters, then one cluster": (
         (*THEN_ONE, "8", "1"),
         "fixed random",

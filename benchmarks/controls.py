@@ -63,6 +63,7 @@ def _with_pools(model: MPNN, cls: type[DiffPool], learns: bool = True) -> MPNN:
                 pool.ratio,
                 assignment=pool.assignment if learns else nn.Identity(),
                 drop_self_loops=pool.drop_self_loops,
+                top_k=pool.top_k,
                 **({"temperature": pool.temperature, "prior": pool.prior} if learns else {}),
             )
             for pool in block.pools

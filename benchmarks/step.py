@@ -86,6 +86,7 @@ def main() -> None:
     make = partial(make_step, number=args.n, device=args.device)
     stock = make(None)
     steps = {f"ratio {ratio}": make(ratio) for ratio in args.ratio}
+    steps |= {f"ratio {ratio}, top 2": make(ratio, top_k=2) for ratio in args.ratio}
     steps["one cluster"] = make(0.25, max_clusters=1)
     steps["rings"] = make(0.25, assignment="rings")
     for name, step in steps.items():

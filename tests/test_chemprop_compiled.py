@@ -85,7 +85,8 @@ def test_a_whole_model_is_one_graph():
         (DiffPoolAtomMessagePassing, {"coarse_encoder": "atom", "assignment": "gnn", "levels": 2}),
         (DiffPoolAtomMessagePassing, {"coarse_encoder": "atom", "undirected": True}),
         (DiffPoolBondMessagePassing, REMEDIES),
-        (DiffPoolBondMessagePassing, {"levels": 2, "assignment": "rings"}),
+        (DiffPoolBondMessagePassing, {"levels": 2, "assignment": "rings", "top_k": 2}),
+        (DiffPoolBondMessagePassing, {"levels": 2, "top_k": 2, "cluster_features": True}),
         (DiffPoolBondMessagePassing, {"levels": 2, "undirected": True, "aggregation": "norm"}),
     ],
 )

@@ -334,6 +334,18 @@ def test_the_most_clusters_depend_on_what_assigns_atoms(assignment: str, most: i
     assert all(torch.allclose(S, torch.ones(len(S), 1)) for S in clusters)
 
 
+def test_numbers_of_numpy_become_pythons():
+    """A checkpoint could not be loaded with them."""
+    given = {"ratio": 0.5, "levels": 2, "max_clusters": [8, 1], "coarse_depth": 2, "top_k": 2}
+    arrays = {name: np.asarray(value)[()] for name, value in given.items()}
+    assert isinstance(arrays["ratio"], np.float64) and isinstance(arrays["levels"], np.int64)
+    mp = DiffPoolBondMessagePassing(d_h=8, gate=True, **arrays)
+    kept = {name: mp.hparams[name] for name in given}
+    assert kept == given | {"max_clusters": (8, 1)}
+    assert [type(value) for value in kept.values()] == [float, int, tuple, int, int]
+    assert mp.output_dim == 24 and len(mp.gates) == 2
+
+
 @pytest.mark.parametrize(
     "setting, message",
     [
@@ -362,6 +374,8 @@ def test_the_most_clusters_depend_on_what_assigns_atoms(assignment: str, most: i
         ({"link_weight": -1.0}, "link_weight must be a number of at least 0, but is -1.0"),
         ({"entropy_weight": "a"}, "entropy_weight must be a number of at least 0, but is 'a'"),
         ({"temperature": 0.0}, "temperature must be a number above 0, but is 0.0"),
+        ({"top_k": 1}, "top_k must be a whole number of at least 2, but is 1"),
+        ({"top_k": 2, "assignment": "rings"}, "top_k must be left out with assignment='rings'"),
         ({"positions": -1}, "positions must be a whole number of at least 0, but is -1"),
         ({"prior": "brics"}, "prior must be one of none, rings, but is 'brics'"),
         ({"normalize": "yes"}, "normalize must be one of none, weights, both, but is 'yes'"),

@@ -20,6 +20,7 @@ from tritonpool.chemprop.structure import positions, ring_fragments
 
 REMEDIES = [
     {"temperature": 0.3},
+    {"top_k": 2},
     {"positions": 4},
     {"positions": 4, "assignment": "gnn"},
     {"prior": "rings"},

@@ -67,6 +67,7 @@ OPTIONS = [
         ("--diffpool-temperature", 0),
         "argument --diffpool-temperature: must be a number above 0, go",
     ),
+    (("--diffpool-top-k", 1), "argument --diffpool-top-k: must be a whole number at least 2, got"),
     (("--diffpool-positions", -1), "argument --diffpool-positions: must be a whole number from 0 "),
     (("--diffpool-prior", "brics"), "argument --diffpool-prior: invalid choice: 'brics'"),
     (("--train-size", 0), "argument --train-size: must be a whole number at least 1, got '0'"),
@@ -95,6 +96,10 @@ OPTIONS = [
     (
         ("--diffpool-assignment", "rings", "--diffpool-ratio", 0.5),
         "argument --diffpool-ratio: not allowed with --diffpool-assignment rings",
+    ),
+    (
+        ("--diffpool-assignment", "rings", "--diffpool-top-k", 2),
+        "argument --diffpool-top-k: not allowed with --diffpool-assignment rings",
     ),
     (
         ("--diffpool-assignment", "rings", "--diffpool-levels", 2, "--diffpool-prior", "rings"),

@@ -110,11 +110,13 @@ def test_remedies_reach_the_model_and_the_config_file(tmp_path):
     data = write_table(tmp_path / "data.csv")
     words = ("--diffpool-temperature", 0.5, "--diffpool-positions", 2, "--diffpool-prior", "rings")
     words += ("--diffpool-normalize", "both", "--diffpool-cluster-features", "--diffpool-gate")
+    words += ("--diffpool-top-k", 3)
     out, again = tmp_path / "out", tmp_path / "again"
     assert train(data, out, *words) == 0
     hparams = load_model(out / "model_0" / "best.pt").message_passing.hparams
     expected = {"temperature": 0.5, "positions": 2, "prior": "rings", "normalize": "both"}
-    assert hparams.items() >= (expected | {"cluster_features": True, "gate": True}).items()
+    expected |= {"cluster_features": True, "gate": True, "top_k": 3}
+    assert hparams.items() >= expected.items()
     assert tritonpool("train", "--config-path", out / "config.toml", "-o", again) == 0
     np.testing.assert_array_equal(predictions(again), predictions(out))
 

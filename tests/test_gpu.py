@@ -7,6 +7,7 @@ from chemprop.nn import RegressionFFN
 from molecules import POLYMERS, batch_of
 
 import tritonpool
+from tritonpool import TopK
 from tritonpool.chemprop import (
     DiffPoolAtomMessagePassing,
     DiffPoolBondMessagePassing,
@@ -136,6 +137,37 @@ def train(model: torch.nn.Module, bmg: PlannedMolGraph) -> list[torch.Tensor]:
     return [H.detach(), *(p.grad.clone() for p in model.message_passing.parameters())]
 
 
+def test_few_shares_cost_one_copy_to_the_host(monkeypatch):
+    sample = make_sample(**LARGE, K=20, D=40, C=14).to(torch.float32)
+    top = [TopK(*sample.S.topk(2, 1), 20)]
+    top.append(TopK(top[0].values.cuda(), top[0].index.cuda(), 20))
+    expected = tritonpool.coarsen(sample.graph, top[0], sample.clusters)
+    graph = sample.graph.to("cuda")
+    found = tritonpool.coarsen(graph, top[1], sample.clusters)
+    assert torch.equal(found.edge_index.cpu(), expected.edge_index)
+    assert torch.equal(found.plan.in_edge.cpu(), expected.plan.in_edge)
+    for name in ("x", "edge_weight", "edge_attr"):
+        assert relative_rms(getattr(found, name).cpu(), getattr(expected, name)) < 1e-5, name
+    taken, cpu, mode = [], torch.Tensor.cpu, torch.cuda.set_sync_debug_mode
+
+    def copy(tensor):
+        taken.append(tensor)
+        mode("default")
+        try:
+            return cpu(tensor)
+        finally:
+            mode("error")
+
+    monkeypatch.setattr(torch.Tensor, "cpu", copy)
+    torch.cuda.synchronize()
+    mode("error")
+    try:
+        tritonpool.coarsen(graph, top[1], sample.clusters)
+    finally:
+        mode("default")
+    assert len(taken) == 1
+
+
 @pytest.fixture
 def without_torchs_care():
     """Otherwise torch replaces its atomics by something slower that gives the same twice."""
@@ -146,7 +178,9 @@ def without_torchs_care():
 
 @pytest.mark.usefixtures("without_torchs_care")
 @pytest.mark.parametrize("cls", [DiffPoolBondMessagePassing, DiffPoolAtomMessagePassing])
-@pytest.mark.parametrize("settings", [{}, {"coarse_encoder": "atom", "assignment": "gnn"}])
+@pytest.mark.parametrize(
+    "settings", [{}, {"top_k": 2}, {"coarse_encoder": "atom", "assignment": "gnn"}]
+)
 def test_a_model_gives_what_it_gives_on_the_cpu_and_twice_the_same(cls, settings):
     torch.manual_seed(0)
     mp = cls(d_h=40, ratio=0.5, max_clusters=32, **settings)

@@ -15,9 +15,10 @@ from tritonpool.coarse_plan import CoarsePlan, cluster_counts
 from tritonpool.dtypes import accumulate_in
 from tritonpool.graph import Graph, check_graph
 from tritonpool.losses import planned_losses
-from tritonpool.ops import coarsen_planned
+from tritonpool.ops import coarsen_planned, only_joined
 from tritonpool.planning import coarse_plan
 from tritonpool.softmax import masked_softmax
+from tritonpool.top_k import best_only, joined_pairs, largest_shares
 
 __all__ = ["DiffPool"]
 
@@ -75,12 +76,16 @@ class DiffPool(nn.Module):
         leave out the coarse edges from a cluster to itself
     temperature : float, default=1.0
         what the scores are divided by before the softmax; below 1 the shares are sharper
+    top_k : int | None, default=None
+        share every node among its best ``top_k`` clusters only, at least 2, and join only clusters
+        that an edge runs between; ``None``: among all, and all are joined. On a GPU the host waits
+        once for the coarse graph, which then depends on the shares
 
     Raises
     ------
     ValueError
-        if ``in_channels`` or ``max_clusters`` is below 1, ``ratio`` outside (0, 1] or
-        ``temperature`` not above 0
+        if ``in_channels`` or ``max_clusters`` is below 1, ``top_k`` below 2, ``ratio`` outside
+        (0, 1] or ``temperature`` not above 0
     """
 
     def __init__(
@@ -92,11 +97,15 @@ class DiffPool(nn.Module):
         assignment: nn.Module | None = None,
         drop_self_loops: bool = True,
         temperature: float = 1.0,
+        top_k: int | None = None,
     ):
         super().__init__()
-        for name, value in (("in_channels", in_channels), ("max_clusters", max_clusters)):
-            if isinstance(value, bool) or not isinstance(value, Integral) or value < 1:
-                raise ValueError(f"{name} must be an int of at least 1, but is {value!r}")
+        whole = [("in_channels", in_channels, 1), ("max_clusters", max_clusters, 1)]
+        # the only share of a node is 1, whatever its score
+        whole += [] if top_k is None else [("top_k", top_k, 2)]
+        for name, value, least in whole:
+            if isinstance(value, bool) or not isinstance(value, Integral) or value < least:
+                raise ValueError(f"{name} must be an int of at least {least}, but is {value!r}")
         number = isinstance(ratio, Real) and not isinstance(ratio, bool)
         if not (number and 0 < ratio <= 1):
             raise ValueError(f"ratio must be a number above 0 and at most 1, but is {ratio!r}")
@@ -112,6 +121,7 @@ class DiffPool(nn.Module):
         self.ratio = float(ratio)
         self.drop_self_loops = drop_self_loops
         self.temperature = float(temperature)
+        self.top_k = None if top_k is None else int(top_k)
         if assignment is None:
             assignment = nn.Sequential(
                 nn.Linear(in_channels, in_channels), nn.ReLU(), nn.Linear(in_channels, max_clusters)
@@ -209,19 +219,29 @@ class DiffPool(nn.Module):
         logits = self.scores(graph)
         if self.temperature != 1:
             logits = logits / self.temperature
-        if torch.compiler.is_compiling():
-            return masked_softmax(logits, coarse.counts.index_select(0, graph.plan.batch))
-        if logits.device.type == "cpu":
+        compiling = torch.compiler.is_compiling()
+        if logits.device.type == "cpu" and not compiling:
             check_scores(logits, graph.x)
+        if self.top_k is not None or compiling:
+            counts = coarse.counts.index_select(0, graph.plan.batch)
+        if self.top_k is not None:
+            logits = best_only(logits, counts, self.top_k)
+        if compiling:
+            return masked_softmax(logits, counts)
         if logits.is_cuda and torch.is_autocast_enabled("cuda"):
             logits = logits.to(accumulate_in(logits))  # as autocast does with torch's softmax
         return Softmax.apply(logits, graph.plan, coarse, choose_backend(graph.device))
 
     def coarsen(self, graph: Graph, S: Tensor, coarse: CoarsePlan) -> Graph:
         """The coarse batch."""
-        return coarsen_planned(graph, S, coarse)
+        pooled = coarsen_planned(graph, S, coarse)
+        if self.top_k is None:
+            return pooled
+        shares = largest_shares(S.detach(), self.top_k)
+        return only_joined(pooled, joined_pairs(graph.plan, coarse, shares))
 
     def extra_repr(self) -> str:
         shown = ["in_channels", "max_clusters", "ratio"]
         shown += ["temperature"] if self.temperature != 1 else []
+        shown += [] if self.top_k is None else ["top_k"]
         return ", ".join(f"{name}={getattr(self, name)}" for name in shown)

@@ -12,8 +12,9 @@ from tritonpool.autograd import Losses
 from tritonpool.backend import choose_backend
 from tritonpool.coarse_plan import CoarsePlan
 from tritonpool.graph import Graph
-from tritonpool.ops import in_plan_order, prepare
+from tritonpool.ops import as_dense, in_plan_order, prepare
 from tritonpool.plan import Plan
+from tritonpool.top_k import TopK
 
 __all__ = ["assignment_losses", "entropy_loss", "link_loss", "planned_losses"]
 
@@ -40,7 +41,7 @@ def _entropy(total: Tensor, plan: Plan, convention: str) -> Tensor:
 
 def assignment_losses(
     graph: Graph,
-    S: Tensor,
+    S: Tensor | TopK,
     clusters: Tensor | Sequence[int] | None = None,
     *,
     convention: str = "mean",
@@ -51,6 +52,7 @@ def assignment_losses(
         raise ValueError(
             f"unknown convention {convention!r}; expected one of {', '.join(CONVENTIONS)}"
         )
+    S = as_dense(S)
     return planned_losses(graph, S, prepare(graph, S, clusters), convention, backend)
 
 
@@ -69,9 +71,10 @@ def planned_losses(
     else:
         means = convention == "mean" and plan.num_graphs > 0
         name = choose_backend(graph.device, backend)
-        r2, entropy = Losses.apply(S, w, plan, coarse, means, name)
+        found = Losses.apply(S, w, plan, coarse, means, name)
         if means:
-            return r2, entropy
+            return found
+        r2, entropy = found
     if not r2.numel():
         return r2.sum(), entropy.sum()
     if convention != "mean":
@@ -82,7 +85,7 @@ def planned_losses(
 
 def link_loss(
     graph: Graph,
-    S: Tensor,
+    S: Tensor | TopK,
     clusters: Tensor | Sequence[int] | None = None,
     *,
     convention: str = "mean",
@@ -101,7 +104,7 @@ def link_loss(
     ----------
     graph : Graph
         the batch, with ``V`` nodes
-    S : Tensor
+    S : Tensor | TopK
         the assignment, of shape ``V x K``
     clusters : Tensor | Sequence[int] | None, default=None
         how many of the ``K`` columns each graph uses; ``None`` means all
@@ -132,7 +135,7 @@ def link_loss(
 
 def entropy_loss(
     graph: Graph,
-    S: Tensor,
+    S: Tensor | TopK,
     clusters: Tensor | Sequence[int] | None = None,
     *,
     convention: str = "mean",

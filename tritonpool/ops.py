@@ -19,8 +19,23 @@ from tritonpool.checks import (
 from tritonpool.coarse_plan import CoarsePlan
 from tritonpool.graph import Graph, check_graph
 from tritonpool.planning import coarse_plan
+from tritonpool.top_k import JoinedPairs, TopK, joined_pairs
 
-__all__ = ["coarse_graph", "coarsen", "coarsen_planned", "in_plan_order", "lift", "prepare"]
+__all__ = [
+    "as_dense",
+    "coarse_graph",
+    "coarsen",
+    "coarsen_planned",
+    "in_plan_order",
+    "lift",
+    "only_joined",
+    "prepare",
+]
+
+
+def as_dense(S: Tensor | TopK) -> Tensor:
+    """The assignment as a tensor of shape ``V x K``."""
+    return S.dense() if isinstance(S, TopK) else S
 
 
 def prepare(
@@ -66,9 +81,15 @@ def coarse_graph(Xc: Tensor, W: Tensor, Fc: Tensor | None, coarse: CoarsePlan) -
     return pooled
 
 
+def only_joined(pooled: Graph, at: JoinedPairs) -> Graph:
+    """The pooled batch without the pairs that no edge joins, whose weight is 0."""
+    F, W = pooled.edge_attr, pooled.edge_weight.index_select(0, at.kept)
+    return coarse_graph(pooled.x, W, None if F is None else F.index_select(0, at.kept), at)
+
+
 def coarsen(
     graph: Graph,
-    S: Tensor,
+    S: Tensor | TopK,
     clusters: Tensor | Sequence[int] | None = None,
     *,
     drop_self_loops: bool = True,
@@ -85,17 +106,19 @@ def coarsen(
 
     Every ordered pair of clusters of one graph becomes an edge with weight :math:`W_{pq}` and, as
     features, the weighted mean of the bond features between the two clusters. A pair that no edge
-    supports has weight 0 and features 0. Where :math:`W_{pq} \le \varepsilon` no gradient flows
-    through :math:`F'_{pq}`.
+    supports has weight 0 and features 0; with a :class:`TopK` it is left out, unless an edge runs
+    between the two clusters in the other direction. Where :math:`W_{pq} \le \varepsilon` no
+    gradient flows through :math:`F'_{pq}`.
 
     Parameters
     ----------
     graph : Graph
         the batch, with ``V`` nodes, ``E`` edges, node features ``V x D``, optionally edge
         features ``E x C`` and edge weights ``E``
-    S : Tensor
+    S : Tensor | TopK
         a tensor of shape ``V x K`` with the share of each node in each cluster of its own graph,
-        at least 0
+        at least 0; or those of a few clusters for each node. With these the coarse graph depends
+        on ``S``, for which a GPU makes the host wait once
     clusters : Tensor | Sequence[int] | None, default=None
         how many of the ``K`` columns each graph uses, ``G`` integers; the others must be 0.
         ``None`` means all. Best on the CPU: counts on a GPU cost a copy to the host
@@ -131,14 +154,18 @@ def coarsen(
     """
     if not eps > 0:
         raise ValueError(f"eps must be above 0, but is {eps}")
-    coarse = prepare(graph, S, clusters, drop_self_loops)
-    return coarsen_planned(graph, S, coarse, eps, backend)
+    dense = as_dense(S)
+    coarse = prepare(graph, dense, clusters, drop_self_loops)
+    pooled = coarsen_planned(graph, dense, coarse, eps, backend)
+    if not isinstance(S, TopK):
+        return pooled
+    return only_joined(pooled, joined_pairs(graph.plan, coarse, S))
 
 
 def lift(
     coarse_x: Tensor,
     graph: Graph,
-    S: Tensor,
+    S: Tensor | TopK,
     clusters: Tensor | Sequence[int] | None = None,
     *,
     backend: str | None = None,
@@ -152,7 +179,7 @@ def lift(
         ``coarsen(...).x``
     graph : Graph
         the batch that was coarsened, with ``V`` nodes
-    S : Tensor
+    S : Tensor | TopK
         the assignment, of shape ``V x K``
     clusters : Tensor | Sequence[int] | None, default=None
         how many of the ``K`` columns each graph uses; ``None`` means all
@@ -169,6 +196,7 @@ def lift(
     ValueError
         as for :func:`coarsen`, and if ``coarse_x`` has not one row for each cluster
     """
+    S = as_dense(S)
     coarse = prepare(graph, S, clusters)
     if not isinstance(coarse_x, Tensor):
         raise ValueError(f"coarse_x must be a tensor, but is {type(coarse_x).__name__}")

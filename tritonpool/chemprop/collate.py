@@ -94,6 +94,8 @@ class PlanCollate:
                 else:
                     counts = cluster_counts(plan.nodes, most, self.settings.ratio)
                     plan = coarse_plan(plan, counts, drop_self_loops).plan
+                    if self.settings.top_k is not None:
+                        break  # which pairs go on to the next level is known when they are scored
         return planned
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import asdict
 
 import torch
 from chemprop.data import BatchMolGraph
@@ -34,8 +35,9 @@ PARAMETERS = """
         all arguments of chemprop's class (``d_v``, ``d_e``, ``d_h``, ``bias``, ``depth``,
         ``dropout``, ``activation``, ``undirected``, ``d_vd``, ``V_d_transform``,
         ``graph_transform``)
-    ratio, levels, max_clusters, assignment, readout, temperature, positions, prior, normalize, \
-cluster_features, gate, coarse_encoder, coarse_hidden, coarse_depth, link_weight, entropy_weight
+    ratio, levels, max_clusters, assignment, readout, temperature, top_k, positions, prior, \
+normalize, cluster_features, gate, coarse_encoder, coarse_hidden, coarse_depth, link_weight, \
+entropy_weight
         as in :class:`~tritonpool.chemprop.settings.DiffPoolSettings`
     aggregation : str, default="mean"
         how the nodes of a molecule are aggregated at each level: ``"mean"``, ``"sum"``, ``"norm"``
@@ -74,6 +76,7 @@ class DiffPoolMixin:
         aggregation: str = "mean",
         aggregation_norm: float = 100.0,
         temperature: float = 1.0,
+        top_k: int | None = None,
         positions: int = 0,
         prior: str = "none",
         normalize: str | bool = "weights",
@@ -89,77 +92,78 @@ class DiffPoolMixin:
     ):
         if isinstance(normalize, bool):  # in models that were saved before there was a choice
             normalize = "both" if normalize else "none"
-        settings = {
-            "ratio": ratio,
-            "levels": levels,
-            "max_clusters": max_clusters,
-            "assignment": assignment,
-            "readout": readout,
-            "aggregation": aggregation,
-            "temperature": temperature,
-            "positions": positions,
-            "prior": prior,
-            "normalize": normalize,
-            "cluster_features": cluster_features,
-            "gate": gate,
-            "coarse_encoder": coarse_encoder,
-            "coarse_hidden": coarse_hidden,
-            "coarse_depth": coarse_depth,
-            "link_weight": link_weight,
-            "entropy_weight": entropy_weight,
-        }
-        checked = DiffPoolSettings(**settings)
-        settings["max_clusters"] = checked.max_clusters
-        if aggregation is None:
+        checked = DiffPoolSettings(
+            ratio=ratio,
+            levels=levels,
+            max_clusters=max_clusters,
+            assignment=assignment,
+            readout=readout,
+            aggregation=aggregation,
+            temperature=temperature,
+            top_k=top_k,
+            positions=positions,
+            prior=prior,
+            normalize=normalize,
+            cluster_features=cluster_features,
+            gate=gate,
+            coarse_encoder=coarse_encoder,
+            coarse_hidden=coarse_hidden,
+            coarse_depth=coarse_depth,
+            link_weight=link_weight,
+            entropy_weight=entropy_weight,
+        )
+        if checked.aggregation is None:
             raise ValueError("aggregation must be one of mean, sum, norm, but is None")
         if not aggregation_norm > 0:
             raise ValueError(f"aggregation_norm must be above 0, but is {aggregation_norm}")
+        aggregation_norm = float(aggregation_norm)
         super().__init__(*args, **kwargs)
-        self.hparams.update(settings, aggregation_norm=aggregation_norm)
+        self.hparams.update(asdict(checked), aggregation_norm=aggregation_norm)
         self.hparams.pop("aux", None)  # a property of the training loop, not of the model
 
-        self.readout = readout
-        self.aggregation = aggregation
+        self.readout = checked.readout
+        self.aggregation = checked.aggregation
         self.aggregation_norm = aggregation_norm
-        self.normalize = normalize
-        self.cluster_features = cluster_features
-        self.gates = nn.Parameter(torch.zeros(levels)) if gate else None
-        self.link_weight = link_weight
-        self.entropy_weight = entropy_weight
+        self.normalize = checked.normalize
+        self.cluster_features = checked.cluster_features
+        self.gates = nn.Parameter(torch.zeros(checked.levels)) if checked.gate else None
+        self.link_weight = checked.link_weight
+        self.entropy_weight = checked.entropy_weight
         self.aux = aux
         self._aux: list[tuple[Tensor, Tensor]] = []
 
         widths = [BondMessagePassing.output_dim.fget(self)]
-        widths += [coarse_hidden or self.hparams["d_h"]] * levels
-        self.output_dims = widths if readout == "concat" else widths[-1:]
+        widths += [checked.coarse_hidden or self.hparams["d_h"]] * checked.levels
+        self.output_dims = widths if checked.readout == "concat" else widths[-1:]
         self.pools = nn.ModuleList()
         self.encoders = nn.ModuleList()
         d_e = self.hparams["d_e"]
         for level, most in enumerate(checked.most_clusters):
             d_in, d_out = widths[level : level + 2]
             # only the molecule has a structure to start from
-            encodings, known = (positions, prior) if level == 0 else (0, "none")
-            loops = {"drop_self_loops": not cluster_features}
-            if assignment == "rings" and level == 0:
+            encodings, known = (checked.positions, checked.prior) if level == 0 else (0, "none")
+            loops = {"drop_self_loops": not checked.cluster_features}
+            if checked.assignment == "rings" and level == 0:
                 pool = RingPool(d_in, most, **loops)
             else:
                 pool = AssignmentPool(
                     d_in,
                     most,
-                    ratio,
-                    assignment=HEADS[assignment](d_in, most, encodings),
-                    temperature=temperature,
+                    checked.ratio,
+                    assignment=HEADS[checked.assignment](d_in, most, encodings),
+                    temperature=checked.temperature,
+                    top_k=checked.top_k,
                     prior=known,
                     **loops,
                 )
             self.pools.append(pool)
             self.encoders.append(
-                ENCODERS[coarse_encoder](
-                    d_in + (d_e + 2 if cluster_features else 0),
+                ENCODERS[checked.coarse_encoder](
+                    d_in + (d_e + 2 if checked.cluster_features else 0),
                     d_e + 1,
                     d_out,
                     self.hparams["bias"],
-                    coarse_depth,
+                    checked.coarse_depth,
                     self.hparams["dropout"],
                     self.hparams["activation"],
                     self.hparams["undirected"],

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+
+import numpy as np
 
 __all__ = [
     "AGGREGATIONS",
@@ -49,6 +51,15 @@ def _is_number(value: object) -> bool:
     return isinstance(value, (int, float))
 
 
+def _plain(value: object) -> object:
+    """NumPy's numbers as Python's, which checkpoints can hold; lists as tuples."""
+    if isinstance(value, (np.generic, np.ndarray)):
+        value = value.tolist()
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        return tuple(_plain(item) for item in value)
+    return value
+
+
 @dataclass(frozen=True)
 class DiffPoolSettings:
     """What makes a chemprop model a DiffPool model.
@@ -76,6 +87,10 @@ class DiffPoolSettings:
         (the sum divided by a constant). ``None`` means that of the chemprop model
     temperature : float, default=1.0
         what the scores are divided by before the softmax; below 1 the first shares are sharper
+    top_k : int | None, default=None
+        the most clusters that one node has shares in, at least 2; clusters that no bond joins are
+        then not joined in the coarse graph, either, which therefore has fewer bonds. ``None``: all
+        clusters of its molecule, and all are joined
     positions : int, default=0
         how many Laplacian positional encodings the assignment network of the first level sees
         beside the states of the atoms (:func:`~tritonpool.chemprop.structure.positions`)
@@ -119,6 +134,7 @@ class DiffPoolSettings:
     readout: str = "concat"
     aggregation: str | None = None
     temperature: float = 1.0
+    top_k: int | None = None
     positions: int = 0
     prior: str = "none"
     normalize: str = "weights"
@@ -131,18 +147,19 @@ class DiffPoolSettings:
     entropy_weight: float = 0.01
 
     def __post_init__(self) -> None:
+        for field in fields(self):
+            object.__setattr__(self, field.name, _plain(getattr(self, field.name)))
         ok = _is_number(self.ratio) and 0 < self.ratio <= 1
         _number("ratio", self.ratio, ok, "a number above 0 and at most 1")
         _whole("levels", self.levels, 1)
         _whole("coarse_depth", self.coarse_depth, 1)
         _whole("positions", self.positions, 0)
-        if self.coarse_hidden is not None:
-            _whole("coarse_hidden", self.coarse_hidden, 1)
+        for name, least in (("coarse_hidden", 1), ("top_k", 2)):
+            if getattr(self, name) is not None:
+                _whole(name, getattr(self, name), least)
         _choice("assignment", self.assignment, ASSIGNMENTS)
         if self.max_clusters is None:
             object.__setattr__(self, "max_clusters", default_max_clusters(self.assignment))
-        elif isinstance(self.max_clusters, Sequence) and not isinstance(self.max_clusters, str):
-            object.__setattr__(self, "max_clusters", tuple(self.max_clusters))
         for most in self.most_clusters:
             _whole("max_clusters", most, 1)
         if len(self.most_clusters) != self.levels:
@@ -160,6 +177,11 @@ class DiffPoolSettings:
             raise ValueError(
                 "positions and prior must be left out with assignment='rings', which has no scores "
                 "for atoms"
+            )
+        if self.assignment == "rings" and self.levels == 1 and self.top_k is not None:
+            raise ValueError(
+                "top_k must be left out with assignment='rings' and one level, where nothing is "
+                "scored"
             )
         if self.gate and self.readout == "last":
             raise ValueError(

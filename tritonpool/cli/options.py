@@ -39,6 +39,7 @@ DIFFPOOL_FIELDS = {
     "diffpool_assignment": "assignment",
     "diffpool_readout": "readout",
     "diffpool_temperature": "temperature",
+    "diffpool_top_k": "top_k",
     "diffpool_positions": "positions",
     "diffpool_prior": "prior",
     "diffpool_normalize": "normalize",
@@ -56,6 +57,7 @@ OF_FIRST_SCORES = ("diffpool_positions", "diffpool_prior")
 OF_SCORES = (
     "diffpool_ratio",
     "diffpool_temperature",
+    "diffpool_top_k",
     "diffpool_link_weight",
     "diffpool_entropy_weight",
 )
@@ -118,6 +120,13 @@ def add_options(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
         default=DEFAULTS.temperature,
         help="what the scores are divided by before the softmax; below 1 atoms are first assigned "
         "more sharply (default: %(default)s)",
+    )
+    group.add_argument(
+        "--diffpool-top-k",
+        type=whole_number(2),
+        help="the most clusters that one atom has shares in, at least 2; clusters that no bond "
+        "joins are then not joined in the coarse graph, which is cheaper (default: all clusters of "
+        "its molecule, and all joined)",
     )
     group.add_argument(
         "--diffpool-positions",
