@@ -156,7 +156,21 @@ def test_a_training_of_stock_chemprop_is_refused(tmp_path, monkeypatch, capsys):
     chemprop_command(monkeypatch, "train", "-i", data, "-o", out, *SMALL, *SHORT)
     (out / "model_0" / "best.pt").unlink()
     assert train(data, out, "--resume", small=()) == 1
-    assert "was begun by `chemprop train`" in capsys.readouterr().err
+    assert "so the training was begun by `chemprop train`" in capsys.readouterr().err
+
+
+def test_a_broken_checkpoint_is_named(tmp_path, undisturbed, capsys):
+    data, expected = undisturbed
+    out = tmp_path / "out"
+    shutil.copytree(expected, out)
+    (out / "model_1" / "best.pt").unlink()
+    last = out / "model_1" / "checkpoints" / "last.ckpt"
+    last.write_bytes(last.read_bytes()[:20_000])
+    assert train(data, out, "--resume", small=()) == 1
+    assert f"{str(last)!r} is not whole; without that file 'model_1'" in capsys.readouterr().err
+    last.unlink()
+    assert train(data, out, "--resume", small=()) == 0
+    np.testing.assert_allclose(predictions(out, 1), predictions(expected, 1), atol=1e-6)
 
 
 def test_there_must_be_something_to_resume(tmp_path, capsys):

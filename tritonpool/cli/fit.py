@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from zipfile import is_zipfile
 
 import torch
 from chemprop.cli.train import build_model, evaluate_and_save_predictions
@@ -195,6 +196,11 @@ def _fit(
     best, others = _monitors(args, data, model, folder)
     last = _last(folder)
     resume = args.resume and last.exists()
+    if resume and not is_zipfile(last):
+        raise InputError(
+            f"argument --resume: {str(last)!r} is not whole; without that file "
+            f"{folder.name!r} is trained from the beginning"
+        )
     trainer_logger = _logger(folder)
     trainer = pl.Trainer(
         logger=trainer_logger,

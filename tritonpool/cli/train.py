@@ -100,8 +100,8 @@ class TrainSubcommand(chemprop_train.TrainSubcommand):
         was = vars(process_train_args(process_common_args(cls.parser.parse_args(settings))))
         if "precision" not in from_file(cls.parser):  # which is in all files of ours
             raise InputError(
-                f"argument --resume: the training in {str(args.output_dir)!r} was begun by "
-                f"`chemprop train`, whose checkpoints lack what is needed to go on with it"
+                f"argument --resume: {str(config)!r} names no precision, so the training was begun "
+                f"by `chemprop train`, whose checkpoints lack what is needed to go on with it"
             )
         now = vars(process_train_args(process_common_args(cls.parser.parse_args(words))))
         for name, value in now.items():
