@@ -44,6 +44,13 @@ PLACES = (*EIGHT, "--diffpool-positions", "8")
 GNN = ("--diffpool-assignment", "gnn")
 TOP = ("--diffpool-top-k", "2")
 NO_LOSSES = ("--diffpool-link-weight", "0", "--diffpool-entropy-weight", "0")
+
+
+def dropout(share: float) -> tuple[str, str]:
+    """chemprop's option, which acts on all layers."""
+    return "--dropout", str(share)
+
+
 # the options of `tritonpool train`, and the change of the model (benchmarks.controls)
 Models = dict[str, tuple[tuple[str, ...], str | None]]
 BASELINES: Models = {
@@ -53,6 +60,8 @@ BASELINES: Models = {
     "D-MPNN, mean and sum": (PLAIN, "mean and sum"),
     "D-MPNN, attentive": (PLAIN, "attentive"),
     "D-MPNN, 555 wide": ((*PLAIN, "--message-hidden-dim", "555"), None),
+    "D-MPNN, dropout 0.1": ((*PLAIN, *dropout(0.1)), None),
+    "D-MPNN, dropout 0.2": ((*PLAIN, *dropout(0.2)), None),
     "D-MPNN, 2 FFN layers": ((*PLAIN, "--ffn-num-layers", "2"), None),
 }
 POOLED: Models = {
@@ -66,6 +75,9 @@ POOLED: Models = {
     "DiffPool, at most 4 clusters": (("--diffpool-max-clusters", "4"), None),
     "DiffPool, at most 8 clusters, last readout": ((*EIGHT, "--diffpool-readout", "last"), None),
     "DiffPool, at most 8 clusters, 2 coarse steps": ((*EIGHT, "--diffpool-depth", "2"), None),
+    "DiffPool, at most 8 clusters, dropout 0.1": ((*EIGHT, *dropout(0.1)), None),
+    "DiffPool, at most 8 clusters, dropout 0.2": ((*EIGHT, *dropout(0.2)), None),
+    "DiffPool, at most 8 clusters, top 2, dropout 0.1": ((*EIGHT, *TOP, *dropout(0.1)), None),
     "DiffPool, top 2": (TOP, None),
     "DiffPool, ratio 0.5, top 2": (("--diffpool-ratio", "0.5", *TOP), None),
     "DiffPool, ratio 0.5, at most 8 clusters": (("--diffpool-ratio", "0.5", *EIGHT), None),

@@ -25,7 +25,8 @@ def few(sample: Sample, k: int) -> TopK:
 def joined(graph: Graph, S: torch.Tensor, clusters: torch.Tensor, drop: bool) -> set:
     """The pairs that an edge joins in one direction or the other, by loops."""
     first, found = clusters.cumsum(0) - clusters, set()
-    for u, v in graph.edge_index.T.tolist():
+    weights = graph.edge_weight if graph.edge_weight is not None else graph.edge_index[0] >= 0
+    for u, v in graph.edge_index.T[weights.bool()].tolist():
         start = int(first[graph.batch[u]])
         for p in S[u].nonzero()[:, 0].tolist():
             for q in S[v].nonzero()[:, 0].tolist():

@@ -18,7 +18,7 @@ from tritonpool.losses import planned_losses
 from tritonpool.ops import coarsen_planned, only_joined
 from tritonpool.planning import coarse_plan
 from tritonpool.softmax import masked_softmax
-from tritonpool.top_k import best_only, joined_pairs, largest_shares
+from tritonpool.top_k import best_only
 
 __all__ = ["DiffPool"]
 
@@ -235,10 +235,7 @@ class DiffPool(nn.Module):
     def coarsen(self, graph: Graph, S: Tensor, coarse: CoarsePlan) -> Graph:
         """The coarse batch."""
         pooled = coarsen_planned(graph, S, coarse)
-        if self.top_k is None:
-            return pooled
-        shares = largest_shares(S.detach(), self.top_k)
-        return only_joined(pooled, joined_pairs(graph.plan, coarse, shares))
+        return pooled if self.top_k is None else only_joined(pooled, coarse)
 
     def extra_repr(self) -> str:
         shown = ["in_channels", "max_clusters", "ratio"]

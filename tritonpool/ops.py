@@ -18,8 +18,9 @@ from tritonpool.checks import (
 )
 from tritonpool.coarse_plan import CoarsePlan
 from tritonpool.graph import Graph, check_graph
+from tritonpool.plan import Plan
 from tritonpool.planning import coarse_plan
-from tritonpool.top_k import JoinedPairs, TopK, joined_pairs
+from tritonpool.top_k import TopK, joined_pairs
 
 __all__ = [
     "as_dense",
@@ -70,21 +71,23 @@ def coarsen_planned(
     else:
         name = choose_backend(graph.device, backend)
         Xc, W, Fc = Coarsen.apply(*tensors, graph.plan, coarse, eps, name)
-    return coarse_graph(Xc, W, Fc, coarse)
+    return coarse_graph(Xc, W, Fc, coarse.plan, coarse.edge_index)
 
 
-def coarse_graph(Xc: Tensor, W: Tensor, Fc: Tensor | None, coarse: CoarsePlan) -> Graph:
+def coarse_graph(Xc: Tensor, W: Tensor, Fc: Tensor | None, plan: Plan, edge_index: Tensor) -> Graph:
     """The pooled batch, which has its plan already."""
-    plan = coarse.plan
-    pooled = Graph(Xc, coarse.edge_index, Fc, W, plan.batch, plan.num_graphs)
+    pooled = Graph(Xc, edge_index, Fc, W, plan.batch, plan.num_graphs)
     pooled._plan = plan
     return pooled
 
 
-def only_joined(pooled: Graph, at: JoinedPairs) -> Graph:
-    """The pooled batch without the pairs that no edge joins, whose weight is 0."""
-    F, W = pooled.edge_attr, pooled.edge_weight.index_select(0, at.kept)
-    return coarse_graph(pooled.x, W, None if F is None else F.index_select(0, at.kept), at)
+def only_joined(pooled: Graph, coarse: CoarsePlan) -> Graph:
+    """The pooled batch without the pairs of weight 0, which no edge joins."""
+    F, W = pooled.edge_attr, pooled.edge_weight
+    kept, plan = joined_pairs(coarse, W)
+    F = None if F is None else F.index_select(0, kept)
+    edge_index = torch.stack([plan.src, plan.dst])
+    return coarse_graph(pooled.x, W.index_select(0, kept), F, plan, edge_index)
 
 
 def coarsen(
@@ -106,9 +109,9 @@ def coarsen(
 
     Every ordered pair of clusters of one graph becomes an edge with weight :math:`W_{pq}` and, as
     features, the weighted mean of the bond features between the two clusters. A pair that no edge
-    supports has weight 0 and features 0; with a :class:`TopK` it is left out, unless an edge runs
-    between the two clusters in the other direction. Where :math:`W_{pq} \le \varepsilon` no
-    gradient flows through :math:`F'_{pq}`.
+    supports has weight 0 and features 0; with a :class:`TopK` pairs of weight 0 are left out,
+    unless the same two clusters are joined in the other direction. Where
+    :math:`W_{pq} \le \varepsilon` no gradient flows through :math:`F'_{pq}`.
 
     Parameters
     ----------
@@ -157,9 +160,7 @@ def coarsen(
     dense = as_dense(S)
     coarse = prepare(graph, dense, clusters, drop_self_loops)
     pooled = coarsen_planned(graph, dense, coarse, eps, backend)
-    if not isinstance(S, TopK):
-        return pooled
-    return only_joined(pooled, joined_pairs(graph.plan, coarse, S))
+    return only_joined(pooled, coarse) if isinstance(S, TopK) else pooled
 
 
 def lift(

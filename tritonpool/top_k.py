@@ -14,11 +14,11 @@ from torch import Tensor
 from torch.library import custom_op, get_ctx
 
 from tritonpool.coarse_plan import CoarsePlan
-from tritonpool.handles import find, ticket
+from tritonpool.handles import find
 from tritonpool.plan import Plan, offsets, outside_inference, slot_sizes
 from tritonpool.planning import ALWAYS, copies, empty
 
-__all__ = ["JoinedPairs", "TopK", "best_only", "joined_pairs", "largest_shares"]
+__all__ = ["TopK", "best_only", "joined_pairs"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,13 +80,6 @@ class TopK:
         return zeros.scatter(1, self.index, self.values)
 
 
-@dataclass(eq=False, kw_only=True)
-class JoinedPairs(CoarsePlan):
-    """The coarse graphs with those pairs only that an edge joins, in one direction or the other."""
-
-    kept: Tensor  # position of each pair among all
-
-
 def best_only(scores: Tensor, counts: Tensor, k: int) -> Tensor:
     """The ``k`` best scores of each node among its graph's clusters; the others are minus infinity.
 
@@ -107,51 +100,32 @@ def best_only(scores: Tensor, counts: Tensor, k: int) -> Tensor:
     return scores.masked_fill(rest, -torch.inf)
 
 
-def largest_shares(S: Tensor, k: int) -> TopK:
-    """An assignment of at most ``k`` nonzero shares for each node, ``V x K``, without the rest."""
-    values, index = S.topk(min(k, S.shape[1]), 1, sorted=False)
-    return TopK(values, index, S.shape[1])
-
-
-def joined_pairs(plan: Plan, coarse: CoarsePlan, S: TopK) -> JoinedPairs:
-    """The coarse graphs without the pairs that no edge joins.
-
-    A pair ``(p, q)`` is kept if an edge runs from a node with a share above 0 in one of the two
-    to a node with a share above 0 in the other, whatever its weight.
+def joined_pairs(coarse: CoarsePlan, W: Tensor) -> tuple[Tensor, Plan]:
+    """The positions of the pairs whose weight is not 0, and the plan of a batch with only these.
 
     Parameters
     ----------
-    plan : Plan
-        the plan of the batch
     coarse : CoarsePlan
-        that of its complete coarse graphs
-    S : TopK
-        the assignment
+        the plan of the complete coarse graphs
+    W : Tensor
+        the weight of every pair; one is kept if its own or that of its reverse is not 0
     """
-    if torch.compiler.is_compiling():
-        known = plan.key, coarse.key, coarse.plan.batch, coarse.counts
-        kept, key, *made = _joined_pairs(*known, S.values.detach(), S.index)
-        pairs = Plan(**dict(zip(ALWAYS, made, strict=True)))
-        return _as_coarse(coarse, kept, pairs, key)
-    return _join(plan, coarse, S.values.detach(), S.index)
-
-
-def _as_coarse(coarse: CoarsePlan, kept: Tensor, plan: Plan, key: Tensor | None) -> JoinedPairs:
-    known = coarse.clusters, coarse.drop_self_loops, coarse.counts
-    return JoinedPairs(*known, plan.in_edge, plan, key, kept=kept)
+    if not torch.compiler.is_compiling():
+        return _join(coarse, W.detach())
+    kept, *made = _joined_pairs(coarse.key, coarse.plan.batch, coarse.counts, W.detach())
+    return kept, Plan(**dict(zip(ALWAYS, made, strict=True)))
 
 
 @outside_inference
-def _join(plan: Plan, coarse: CoarsePlan, values: Tensor, index: Tensor) -> JoinedPairs:
-    every = coarse.plan
-    joined = _are_joined(plan, coarse, values > 0, index)
-    joined |= joined.index_select(0, coarse.rev)
+def _join(coarse: CoarsePlan, W: Tensor) -> tuple[Tensor, Plan]:
+    every, joined = coarse.plan, W != 0
+    joined = joined | joined.index_select(0, coarse.rev)
     before = torch.nn.functional.pad(joined.cumsum(0), (1, 0))  # pairs kept before each
     out_ptr = before.index_select(0, every.out_ptr)
     rows = out_ptr.cpu().numpy()  # what the host waits for
-    number = torch.arange(int(rows[-1]), device=plan.device)
+    number = torch.arange(int(rows[-1]), device=every.device)
     kept = torch.searchsorted(before[1:], number + 1)
-    pairs = Plan(
+    plan = Plan(
         nodes=coarse.clusters,
         edges=torch.from_numpy(rows[offsets(coarse.clusters.numpy())]).diff(),
         node_ptr=every.node_ptr,
@@ -166,38 +140,17 @@ def _join(plan: Plan, coarse: CoarsePlan, values: Tensor, index: Tensor) -> Join
         slots=slot_sizes(rows[1:] - rows[:-1]),
         undirected=True,
     )
-    return _as_coarse(coarse, kept, pairs, None)
-
-
-def _are_joined(plan: Plan, coarse: CoarsePlan, used: Tensor, index: Tensor) -> Tensor:
-    """Which pairs an edge joins in their own direction, a truth value for each."""
-    of_edge = plan.batch.index_select(0, plan.src)
-    first = coarse.plan.edge_ptr.index_select(0, of_edge)[:, None, None]
-    width = coarse.counts.index_select(0, of_edge)[:, None, None]
-    p, q = index.index_select(0, plan.src)[:, :, None], index.index_select(0, plan.dst)[:, None]
-    there = used.index_select(0, plan.src)[:, :, None] & used.index_select(0, plan.dst)[:, None]
-    if coarse.drop_self_loops:  # a row lacks the pair (p, p)
-        there &= p != q
-        place = first + p * (width - 1) + q - (q > p).long()
-    else:
-        place = first + p * width + q
-    pairs = coarse.plan.num_edges
-    joined = torch.zeros(pairs + 1, dtype=torch.bool, device=plan.device)
-    joined.index_fill_(0, torch.where(there, place, pairs).view(-1), True)
-    return joined[:-1]
+    return kept, plan
 
 
 @custom_op("tritonpool::joined_pairs", mutates_args=())
-def _joined_pairs(
-    key: Tensor, coarse_key: Tensor, batch: Tensor, counts: Tensor, values: Tensor, index: Tensor
-) -> list[Tensor]:
-    plan, coarse = find(key), find(coarse_key)
-    at = _join(plan, coarse, values, index)
-    return [at.kept.clone(), ticket(at.key, plan, at), *copies(at.plan, ALWAYS, plan)]
+def _joined_pairs(key: Tensor, batch: Tensor, counts: Tensor, W: Tensor) -> list[Tensor]:
+    coarse = find(key)
+    kept, plan = _join(coarse, W)
+    return [kept, *copies(plan, ALWAYS)]
 
 
 @_joined_pairs.register_fake
-def _(key, coarse_key, batch, counts, values, index):
+def _(key, batch, counts, W):
     pairs, P, G = get_ctx().new_dynamic_size(), batch.shape[0], counts.shape[0]
-    made = empty(ALWAYS, batch, V=P, E=pairs, G=G)
-    return [batch.new_empty(pairs), key.new_empty(1), *made]
+    return [batch.new_empty(pairs), *empty(ALWAYS, batch, V=P, E=pairs, G=G)]
