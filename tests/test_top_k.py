@@ -154,6 +154,17 @@ def test_a_share_beyond_the_clusters_of_a_graph_is_refused():
         coarsen(graph, TopK(torch.ones(3, 1), torch.tensor([[0], [1], [0]]), 2), [1, 1])
 
 
+def test_graph_validates_it():
+    graph = Graph(torch.rand(2, 1), torch.tensor([[0], [1]]))
+    S = TopK(torch.rand(2, 1), torch.tensor([[0], [1]]), 2)
+    assert graph.validate(S) is graph
+    with pytest.raises(ValueError, match="which has 1 clusters: later columns must be 0"):
+        graph.validate(S, [1])
+    S.index[0] = 2  # as on a GPU, where nothing looks
+    with pytest.raises(ValueError, match="index holds cluster 2, but there are clusters 0 to 1"):
+        graph.validate(S)
+
+
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_the_layer_shares_nodes_among_their_best_clusters(backend):
     torch.manual_seed(0)

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from chemprop.data import BatchMolGraph
     from torch_geometric.data import Data
 
+    from tritonpool.top_k import TopK
+
 __all__ = ["Graph", "check_graph"]
 
 
@@ -221,12 +223,12 @@ class Graph:
         """A copy of this batch in page-locked memory, for fast copies to a GPU."""
         return self._map(lambda t: t.pin_memory(), self._plan)
 
-    def validate(self, S: Tensor | None = None, clusters: object = None) -> Graph:
+    def validate(self, S: Tensor | TopK | None = None, clusters: object = None) -> Graph:
         """Check every value, also where that makes the host wait for the GPU.
 
         Parameters
         ----------
-        S : Tensor | None, default=None
+        S : Tensor | TopK | None, default=None
             an assignment of shape ``V x K`` to check against this batch
         clusters : Tensor | Sequence[int] | None, default=None
             how many columns of ``S`` each graph uses; ``None`` means all ``K``
@@ -240,15 +242,19 @@ class Graph:
         ------
         ValueError
             if an index is out of range or joins two graphs, ``batch`` decreases, a weight is
-            negative or NaN, or ``S`` has a wrong shape, NaN, negative entries, or nonzero entries
-            beyond a graph's clusters
+            negative or NaN, or ``S`` has a wrong shape, NaN, negative entries, nonzero entries
+            beyond a graph's clusters, or a cluster out of range or twice for a node
         """
         from tritonpool.checks import check_assignment, check_clusters, check_weights
         from tritonpool.planning import coarse_plan
+        from tritonpool.top_k import TopK, as_dense
 
         plan = self.plan
         check_weights(self.edge_weight)
         if S is not None:
+            if isinstance(S, TopK):
+                S.check()
+            S = as_dense(S)
             counts = check_clusters(self, S, clusters)
             check_assignment(S, plan, coarse_plan(plan, counts, True))
         return self

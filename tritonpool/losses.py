@@ -12,9 +12,9 @@ from tritonpool.autograd import Losses
 from tritonpool.backend import choose_backend
 from tritonpool.coarse_plan import CoarsePlan
 from tritonpool.graph import Graph
-from tritonpool.ops import as_dense, in_plan_order, prepare
+from tritonpool.ops import in_plan_order, prepare
 from tritonpool.plan import Plan
-from tritonpool.top_k import TopK
+from tritonpool.top_k import TopK, as_dense
 
 __all__ = ["assignment_losses", "entropy_loss", "link_loss", "planned_losses"]
 

@@ -20,10 +20,9 @@ from tritonpool.coarse_plan import CoarsePlan
 from tritonpool.graph import Graph, check_graph
 from tritonpool.plan import Plan
 from tritonpool.planning import coarse_plan
-from tritonpool.top_k import TopK, joined_pairs
+from tritonpool.top_k import TopK, as_dense, joined_pairs
 
 __all__ = [
-    "as_dense",
     "coarse_graph",
     "coarsen",
     "coarsen_planned",
@@ -32,11 +31,6 @@ __all__ = [
     "only_joined",
     "prepare",
 ]
-
-
-def as_dense(S: Tensor | TopK) -> Tensor:
-    """The assignment as a tensor of shape ``V x K``."""
-    return S.dense() if isinstance(S, TopK) else S
 
 
 def prepare(

@@ -18,7 +18,7 @@ from tritonpool.handles import find
 from tritonpool.plan import Plan, offsets, outside_inference, slot_sizes
 from tritonpool.planning import ALWAYS, copies, empty
 
-__all__ = ["TopK", "best_only", "joined_pairs"]
+__all__ = ["TopK", "as_dense", "best_only", "joined_pairs"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,7 +38,7 @@ class TopK:
     ------
     ValueError
         if a shape, dtype or device does not fit, or, for tensors on the CPU, if a cluster is out of
-        range or named twice for a node
+        range or named twice for a node (:meth:`Graph.validate` looks at those on a GPU, too)
     """
 
     values: Tensor
@@ -46,7 +46,7 @@ class TopK:
     num_clusters: int
 
     def __post_init__(self) -> None:
-        values, index, K = self.values, self.index, self.num_clusters
+        values, index = self.values, self.index
         for name, value in (("values", values), ("index", index)):
             if not isinstance(value, Tensor):
                 raise ValueError(f"{name} must be a tensor, but is {type(value).__name__}")
@@ -62,7 +62,19 @@ class TopK:
             )
         if index.device != values.device:
             raise ValueError(f"index is on {index.device}, but values are on {values.device}")
-        if torch.compiler.is_compiling() or index.device.type != "cpu" or not index.numel():
+        if index.device.type == "cpu" and not torch.compiler.is_compiling():
+            self.check()
+
+    def check(self) -> None:
+        """Look at every cluster; on a GPU the host waits for the answer.
+
+        Raises
+        ------
+        ValueError
+            if one is out of range or named twice for a node
+        """
+        index, K = self.index, self.num_clusters
+        if not index.numel():
             return
         low, high = (int(end) for end in index.aminmax())
         if low < 0 or high >= K:
@@ -78,6 +90,11 @@ class TopK:
         """The assignment as a tensor of shape ``V x K``."""
         zeros = self.values.new_zeros(len(self.values), self.num_clusters)
         return zeros.scatter(1, self.index, self.values)
+
+
+def as_dense(S: Tensor | TopK) -> Tensor:
+    """The assignment as a tensor of shape ``V x K``."""
+    return S.dense() if isinstance(S, TopK) else S
 
 
 def best_only(scores: Tensor, counts: Tensor, k: int) -> Tensor:
