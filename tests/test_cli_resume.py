@@ -159,16 +159,26 @@ def test_a_training_of_stock_chemprop_is_refused(tmp_path, monkeypatch, capsys):
     assert "so the training was begun by `chemprop train`" in capsys.readouterr().err
 
 
-def test_a_broken_checkpoint_is_named(tmp_path, undisturbed, capsys):
+@pytest.mark.parametrize("finished", [False, True])
+@pytest.mark.parametrize("damage", ["cut", "zeros", "gone"])
+def test_a_broken_checkpoint_is_named(tmp_path, undisturbed, capsys, finished, damage):
     data, expected = undisturbed
     out = tmp_path / "out"
     shutil.copytree(expected, out)
     (out / "model_1" / "best.pt").unlink()
-    last = out / "model_1" / "checkpoints" / "last.ckpt"
-    last.write_bytes(last.read_bytes()[:20_000])
-    assert train(data, out, "--resume", small=()) == 1
-    assert f"{str(last)!r} is not whole; without that file 'model_1'" in capsys.readouterr().err
+    folder = out / ("model_0" if finished else "model_1")
+    last = folder / "checkpoints" / "last.ckpt"
+    whole = last.read_bytes()
     last.unlink()
+    if damage == "cut":
+        last.write_bytes(whole[:20_000])
+    elif damage == "zeros":
+        last.write_bytes(whole[:100] + bytes(20_000) + whole[20_100:])
+    if finished or damage != "gone":
+        assert train(data, out, "--resume", small=()) == 1
+        message = f"{str(last)!r} cannot be read; without the folder {folder.name!r}"
+        assert message in capsys.readouterr().err
+        shutil.rmtree(folder)
     assert train(data, out, "--resume", small=()) == 0
     np.testing.assert_allclose(predictions(out, 1), predictions(expected, 1), atol=1e-6)
 

@@ -133,7 +133,12 @@ def test_lift_and_losses_are_those_of_the_dense_assignment(backend):
             r"index must be an int64 tensor of shape \(4,",
         ),
         (torch.rand(4, 1), torch.zeros(4, 1), "index must be an int64 tensor"),
-        (torch.rand(4, 1), None, "index must be a tensor, but is NoneType"),
+        (torch.rand(4, 1), None, "index must be a dense tensor, but is NoneType"),
+        (
+            torch.rand(4, 1).to_sparse(),
+            None,
+            "values must be a dense tensor, but is torch.sparse_coo",
+        ),
         (
             torch.rand(4, 1),
             torch.full((4, 1), 3),
@@ -146,6 +151,21 @@ def test_lift_and_losses_are_those_of_the_dense_assignment(backend):
 def test_what_does_not_fit_is_named(values, index, message):
     with pytest.raises(ValueError, match=message):
         TopK(values, index, 3)
+
+
+@pytest.mark.parametrize("wrong", [2.0, "3", None, True, -1])
+def test_the_number_of_clusters_is_checked(wrong):
+    with pytest.raises(ValueError, match="num_clusters must be an int of at least 0, but is "):
+        TopK(torch.rand(4, 1), torch.zeros(4, 1).long(), wrong)
+
+
+def test_a_graph_that_was_pooled_in_inference_mode_can_be_trained_on():
+    graph = Graph(torch.rand(5, 3), torch.tensor([[0, 1, 1, 2], [1, 0, 2, 1]]))
+    with torch.inference_mode():
+        coarse = coarsen(graph, TopK(*torch.rand(5, 4).topk(2, 1), 4))
+    rows = torch.rand(coarse.num_nodes, 3, requires_grad=True)
+    rows.index_select(0, coarse.edge_index[0]).sum().backward()
+    assert rows.grad.sum() == 3 * coarse.num_edges
 
 
 def test_a_share_beyond_the_clusters_of_a_graph_is_refused():

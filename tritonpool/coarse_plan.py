@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from tritonpool.handles import Keyed
-from tritonpool.plan import Plan, move_together, offsets, once, slot_sizes
+from tritonpool.plan import Plan, move_together, offsets, slot_sizes
 
 __all__ = ["CoarsePlan", "cluster_counts"]
 
@@ -104,8 +104,3 @@ class CoarsePlan(Keyed):
             return self
         counts, rev = move_together([self.counts, self.rev], device)
         return CoarsePlan(self.clusters, self.drop_self_loops, counts, rev, self.plan.to(device))
-
-    @property
-    def edge_index(self) -> Tensor:
-        """The pairs as a tensor of shape ``2 x pairs``."""
-        return once(self._items, "edge_index", torch.stack, [self.plan.src, self.plan.dst])

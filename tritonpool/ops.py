@@ -65,12 +65,12 @@ def coarsen_planned(
     else:
         name = choose_backend(graph.device, backend)
         Xc, W, Fc = Coarsen.apply(*tensors, graph.plan, coarse, eps, name)
-    return coarse_graph(Xc, W, Fc, coarse.plan, coarse.edge_index)
+    return coarse_graph(Xc, W, Fc, coarse.plan)
 
 
-def coarse_graph(Xc: Tensor, W: Tensor, Fc: Tensor | None, plan: Plan, edge_index: Tensor) -> Graph:
+def coarse_graph(Xc: Tensor, W: Tensor, Fc: Tensor | None, plan: Plan) -> Graph:
     """The pooled batch, which has its plan already."""
-    pooled = Graph(Xc, edge_index, Fc, W, plan.batch, plan.num_graphs)
+    pooled = Graph(Xc, plan.edge_index, Fc, W, plan.batch, plan.num_graphs)
     pooled._plan = plan
     return pooled
 
@@ -80,8 +80,7 @@ def only_joined(pooled: Graph, coarse: CoarsePlan) -> Graph:
     F, W = pooled.edge_attr, pooled.edge_weight
     kept, plan = joined_pairs(coarse, W)
     F = None if F is None else F.index_select(0, kept)
-    edge_index = torch.stack([plan.src, plan.dst])
-    return coarse_graph(pooled.x, W.index_select(0, kept), F, plan, edge_index)
+    return coarse_graph(pooled.x, W.index_select(0, kept), F, plan)
 
 
 def coarsen(

@@ -113,6 +113,11 @@ class Plan(Keyed):
         return self.src.device
 
     @property
+    def edge_index(self) -> Tensor:
+        """Source and target of every edge by position, ``2 x E``."""
+        return once(self._items, "edge_index", torch.stack, [self.src, self.dst])
+
+    @property
     def out_dst(self) -> Tensor:
         """The target of each edge in ``out_edge``."""
         return once(self._items, "out_dst", self.dst.index_select, 0, self.out_edge)

@@ -8,6 +8,7 @@ a GPU the host waits for that once, for as many numbers as there are clusters.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from numbers import Integral
 
 import torch
 from torch import Tensor
@@ -37,8 +38,9 @@ class TopK:
     Raises
     ------
     ValueError
-        if a shape, dtype or device does not fit, or, for tensors on the CPU, if a cluster is out of
-        range or named twice for a node (:meth:`Graph.validate` looks at those on a GPU, too)
+        if a shape, dtype or device does not fit, or, for tensors on the CPU and in code that is not
+        compiled, if a cluster is out of range or named twice for a node (:meth:`Graph.validate`
+        looks at those on a GPU, too)
     """
 
     values: Tensor
@@ -46,10 +48,12 @@ class TopK:
     num_clusters: int
 
     def __post_init__(self) -> None:
-        values, index = self.values, self.index
+        values, index, K = self.values, self.index, self.num_clusters
+        if isinstance(K, bool) or not isinstance(K, Integral) or K < 0:
+            raise ValueError(f"num_clusters must be an int of at least 0, but is {K!r}")
         for name, value in (("values", values), ("index", index)):
-            if not isinstance(value, Tensor):
-                raise ValueError(f"{name} must be a tensor, but is {type(value).__name__}")
+            if not isinstance(value, Tensor) or value.layout != torch.strided:
+                raise ValueError(f"{name} must be a dense tensor, but is {_kind(value)}")
         if values.dim() != 2 or not values.is_floating_point():
             raise ValueError(
                 f"values must be a floating-point V x k tensor, but is {values.dtype} of shape "
@@ -90,6 +94,10 @@ class TopK:
         """The assignment as a tensor of shape ``V x K``."""
         zeros = self.values.new_zeros(len(self.values), self.num_clusters)
         return zeros.scatter(1, self.index, self.values)
+
+
+def _kind(value: object) -> str:
+    return str(value.layout) if isinstance(value, Tensor) else type(value).__name__
 
 
 def as_dense(S: Tensor | TopK) -> Tensor:

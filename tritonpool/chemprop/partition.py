@@ -120,7 +120,7 @@ def coarsen_partition(graph: Graph, at: Partition, eps: float = 1e-8) -> Graph:
         N = N if w is None else torch.where(total > eps, N, N.detach())
         F = (N / torch.where(total > eps, total, eps)).to(F.dtype)
     Xc = group_sum(X, None, at.node_ptr, at.node_order, at.cluster)
-    return coarse_graph(Xc, W, F, at.plan, at.edge_index)
+    return coarse_graph(Xc, W, F, at.plan)
 
 
 def ring_partition(plan: Plan, most: int, drop_self_loops: bool) -> Partition:

@@ -55,7 +55,7 @@ def _plain(value: object) -> object:
     """NumPy's numbers as Python's, which checkpoints can hold; lists as tuples."""
     if isinstance(value, (np.generic, np.ndarray)):
         value = value.tolist()
-    if isinstance(value, Sequence) and not isinstance(value, str):
+    if isinstance(value, Sequence) and not isinstance(value, (str, bytes)):
         return tuple(_plain(item) for item in value)
     return value
 

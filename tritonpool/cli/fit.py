@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from zipfile import is_zipfile
+from pickle import UnpicklingError
 
 import torch
 from chemprop.cli.train import build_model, evaluate_and_save_predictions
@@ -171,7 +171,7 @@ def fit_replicate(args: argparse.Namespace, data: Prepared, folder: Path) -> lis
         if args.resume and (model_folder / "best.pt").exists():
             logger.info("'%s' is finished already", model_folder)
             # the next model goes on with the sampler where this one left it
-            last = torch.load(_last(model_folder), "cpu", weights_only=False)["callbacks"]
+            last = _read(_last(model_folder))["callbacks"]
             if same.state_key in last:
                 same.load_state_dict(last[same.state_key])
             generators.restore_sampler(last[generators.state_key])
@@ -196,11 +196,8 @@ def _fit(
     best, others = _monitors(args, data, model, folder)
     last = _last(folder)
     resume = args.resume and last.exists()
-    if resume and not is_zipfile(last):
-        raise InputError(
-            f"argument --resume: {str(last)!r} is not whole; without that file "
-            f"{folder.name!r} is trained from the beginning"
-        )
+    if resume:
+        _read(last)  # lightning's own error would name no file
     trainer_logger = _logger(folder)
     trainer = pl.Trainer(
         logger=trainer_logger,
@@ -301,6 +298,17 @@ def _logger(folder: Path) -> Logger:
 
 def _last(folder: Path) -> Path:
     return folder / "checkpoints" / "last.ckpt"
+
+
+def _read(checkpoint: Path) -> dict:
+    """What a checkpoint of a training that is resumed holds."""
+    try:
+        return torch.load(checkpoint, "cpu", weights_only=False)
+    except (OSError, RuntimeError, EOFError, UnpicklingError) as error:
+        raise InputError(
+            f"argument --resume: {str(checkpoint)!r} cannot be read; without the folder "
+            f"{checkpoint.parent.parent.name!r} that model is trained from the beginning"
+        ) from error
 
 
 def _is_own(model: MPNN) -> bool:
