@@ -77,9 +77,9 @@ class DiffPool(nn.Module):
     temperature : float, default=1.0
         what the scores are divided by before the softmax; below 1 the shares are sharper
     top_k : int | None, default=None
-        share every node among its best ``top_k`` clusters only, at least 2, and leave out the coarse
-        edges of weight 0; ``None``: among all, and all clusters are joined. On a GPU the host waits
-        once for the coarse graph, which then depends on the shares
+        share every node among its best ``top_k`` clusters only, at least 2, and leave out the
+        coarse edges of weight 0; ``None``: among all, and all clusters are joined. On a GPU the
+        host waits once for the coarse graph, which then depends on the shares
 
     Raises
     ------
