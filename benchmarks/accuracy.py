@@ -77,14 +77,8 @@ POOLED: Models = {
     "DiffPool, at most 8 clusters, 2 coarse steps": ((*EIGHT, "--diffpool-depth", "2"), None),
     "DiffPool, at most 8 clusters, dropout 0.1": ((*EIGHT, *dropout(0.1)), None),
     "DiffPool, at most 8 clusters, dropout 0.2": ((*EIGHT, *dropout(0.2)), None),
-    "DiffPool, at most 8 clusters, top 2, dropout 0.1": ((*EIGHT, *TOP, *dropout(0.1)), None),
     "DiffPool, top 2": (TOP, None),
     "DiffPool, ratio 0.5, top 2": (("--diffpool-ratio", "0.5", *TOP), None),
-    "DiffPool, ratio 0.5, at most 8 clusters": (("--diffpool-ratio", "0.5", *EIGHT), None),
-    "DiffPool, ratio 0.5, at most 8 clusters, top 2": (
-        ("--diffpool-ratio", "0.5", *EIGHT, *TOP),
-        None,
-    ),
     "DiffPool, at most 8 clusters, top 2": ((*EIGHT, *TOP), None),
     "DiffPool, at most 8 clusters, top 2, 8 positions, GNN assignment": (
         (*PLACES, *GNN, *TOP),
@@ -131,10 +125,6 @@ POOLED: Models = {
     "control: rings and pieces between": (("--diffpool-assignment", "rings"), None),
     "control: fixed random, at most 8 clusters": (EIGHT, "fixed random"),
     "control: fixed random, at most 8 clusters, top 2": ((*EIGHT, *TOP), "fixed random"),
-    "control: fixed random, ratio 0.5, top 2": (
-        ("--diffpool-ratio", "0.5", *TOP),
-        "fixed random",
-    ),
     "control: fixed random, at most 8 clusters, then one cluster": (
         (*THEN_ONE, "8", "1"),
         "fixed random",
