@@ -43,7 +43,7 @@ def test_train_has_every_option_of_chemprop_and_ours(capsys):
     for name in (*names.split(), "entropy-weight"):
         assert f"--diffpool-{name}" in shown, name
     assert all(option in shown for option in ("--train-size", "--precision", "--resume"))
-    assert "top-k" not in shown
+    assert "--diffpool-top-k" in shown
 
 
 @pytest.mark.parametrize("words", [(), ("frobnicate",), ("--frobnicate",)])
