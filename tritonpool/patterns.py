@@ -14,6 +14,7 @@ from torch import Tensor
 
 from tritonpool.coarse_plan import CoarsePlan
 from tritonpool.plan import Plan, move_together, offsets, once, slot_sizes
+from tritonpool.softmax import used_columns
 
 __all__ = [
     "AssignmentPattern",
@@ -69,8 +70,7 @@ def used_entries(plan: Plan, coarse: CoarsePlan, columns: int) -> Tensor:
 
 
 def _used(plan: Plan, coarse: CoarsePlan, columns: int) -> Tensor:
-    width = coarse.counts.index_select(0, plan.batch)[:, None]
-    return torch.arange(columns, device=plan.device) < width
+    return used_columns(coarse.counts.index_select(0, plan.batch), columns)
 
 
 class SlotPattern(NamedTuple):

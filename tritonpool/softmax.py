@@ -1,11 +1,21 @@
-"""A softmax over some columns, as torch computes it."""
+"""Which columns of a row are in use, and a softmax over these as torch computes it."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
 
-__all__ = ["masked_softmax"]
+__all__ = ["masked_softmax", "only_used", "used_columns"]
+
+
+def used_columns(counts: Tensor, columns: int) -> Tensor:
+    """Which entries of a matrix of so many columns are among the first ``counts`` of their row."""
+    return torch.arange(columns, device=counts.device) < counts[:, None]
+
+
+def only_used(scores: Tensor, counts: Tensor) -> Tensor:
+    """The first ``counts`` scores of every row; the others become minus infinity."""
+    return scores.masked_fill(~used_columns(counts, scores.shape[1]), -torch.inf)
 
 
 def masked_softmax(logits: Tensor, counts: Tensor) -> Tensor:
@@ -18,5 +28,4 @@ def masked_softmax(logits: Tensor, counts: Tensor) -> Tensor:
     counts : Tensor
         an integer tensor of shape ``V`` with 1 to ``K`` columns for each row
     """
-    beyond = torch.arange(logits.shape[1], device=logits.device) >= counts[:, None]
-    return logits.masked_fill(beyond, -torch.inf).softmax(1)
+    return only_used(logits, counts).softmax(1)

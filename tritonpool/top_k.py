@@ -18,6 +18,7 @@ from tritonpool.coarse_plan import CoarsePlan
 from tritonpool.handles import find
 from tritonpool.plan import Plan, offsets, outside_inference, slot_sizes
 from tritonpool.planning import ALWAYS, copies, empty
+from tritonpool.softmax import only_used
 
 __all__ = ["TopK", "as_dense", "best_only", "joined_pairs"]
 
@@ -119,8 +120,7 @@ def best_only(scores: Tensor, counts: Tensor, k: int) -> Tensor:
     """
     if k >= scores.shape[1]:
         return scores
-    beyond = torch.arange(scores.shape[1], device=scores.device) >= counts[:, None]
-    best = scores.detach().masked_fill(beyond, -torch.inf).topk(k, 1).indices
+    best = only_used(scores.detach(), counts).topk(k, 1).indices
     rest = torch.ones_like(scores, dtype=torch.bool).scatter_(1, best, False)
     return scores.masked_fill(rest, -torch.inf)
 
