@@ -15,18 +15,15 @@ from __future__ import annotations
 
 import argparse
 import csv
-import re
 import statistics
 import sys
-import time
-from collections import defaultdict
 from collections.abc import Callable
-from functools import cache
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
+from benchmarks.clocks import bytes_per_ms, kernel_times, launch_ms, time_rotated
 from benchmarks.inputs import Inputs, leaves, make_inputs
 from benchmarks.limits import work
 from benchmarks.machine import machine
@@ -35,7 +32,7 @@ from tritonpool import Graph, coarsen, use_backend
 from tritonpool.losses import assignment_losses
 from tritonpool.planning import coarse_plan
 
-__all__ = ["CASES", "check", "main", "prepare", "time_rotated"]
+__all__ = ["CASES", "check", "main", "prepare"]
 
 CASES = {
     "64 molecules": {"number": 64},
@@ -116,32 +113,6 @@ def check(inputs: Inputs, device: str) -> dict[str, float]:
     return errors
 
 
-def _wait(device: str) -> None:
-    if device == "cuda":
-        torch.cuda.synchronize()
-
-
-def time_rotated(runs: list[Callable], device: str, rounds: int) -> list[float]:
-    """Milliseconds of each call, the functions taking turns; by events on a GPU."""
-    for run in runs:
-        run()
-    _wait(device)
-    if device != "cuda":
-        times = []
-        for i in range(rounds):
-            start = time.perf_counter()
-            runs[i % len(runs)]()
-            times.append(1e3 * (time.perf_counter() - start))
-        return times
-    marks = [torch.cuda.Event(enable_timing=True) for _ in range(rounds + 1)]
-    marks[0].record()
-    for i in range(rounds):
-        runs[i % len(runs)]()
-        marks[i + 1].record()
-    _wait(device)
-    return [a.elapsed_time(b) for a, b in zip(marks, marks[1:], strict=False)]
-
-
 def _captured(run: Callable, held: dict[str, Tensor]) -> Callable:
     """The function as a CUDA graph to replay, which gives the very tensors that a call gives."""
     run()
@@ -204,54 +175,10 @@ def _peer(peer: Callable, inputs: Inputs) -> Callable:
     return run
 
 
-@cache
-def _bytes_per_ms() -> float:
-    """The speed of a copy of 2 GiB, bytes read and written."""
-    source = torch.ones(2**30, dtype=torch.uint8, device="cuda")
-    target = torch.empty_like(source)
-    times = time_rotated([lambda: target.copy_(source)], "cuda", 20)
-    return 2 * source.nbytes / statistics.median(times)
-
-
-@cache
-def _launch_ms() -> float:
-    """One kernel that does next to nothing, replayed from a CUDA graph."""
-    value = torch.zeros(1, device="cuda")
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        value.add_(1)
-    return statistics.median(time_rotated([graph.replay], "cuda", 100))
-
-
 def floor_ms(inputs: Inputs, edges: bool) -> float:
     """The least time of forward and backward of ``coarsen`` on the GPU at hand."""
     moved = work(inputs, Peer(tritonpool_op, bond_gradient=edges), "both").bytes
-    return max(moved / _bytes_per_ms(), _launch_ms())
-
-
-def kernel_times(runs: list[Callable], rounds: int = 20) -> dict[str, tuple[float, float]]:
-    """Launches and milliseconds in one call, on a GPU: of ``"all"`` kernels, copies and fills, of
-    each of our kernels by name, and of those of torch."""
-    activities = [torch.profiler.ProfilerActivity.CUDA]
-    with torch.profiler.profile(activities=activities) as profile:
-        for i in range(rounds):
-            runs[i % len(runs)]()
-        torch.cuda.synchronize()
-    kind = torch.autograd.DeviceType.CUDA
-    return _by_kernel(
-        [(e.name, e.device_time) for e in profile.events() if e.device_type == kind], rounds
-    )
-
-
-def _by_kernel(events: list[tuple[str, float]], rounds: int) -> dict[str, tuple[float, float]]:
-    """Launches and milliseconds per call from names and microseconds, the longest first."""
-    found = defaultdict(lambda: (0.0, 0.0))
-    for name, spent in events:
-        own = re.fullmatch(r"\w+_kernel", name)
-        for key in ("all", name if own else "of torch"):
-            count, total = found[key]
-            found[key] = count + 1 / rounds, total + spent / 1e3 / rounds
-    return dict(sorted(found.items(), key=lambda item: -item[1][1]))
+    return max(moved / bytes_per_ms(), launch_ms())
 
 
 def _kernel_rows(name: str, copies: list[Inputs]) -> list[dict]:

@@ -17,7 +17,8 @@ from pathlib import Path
 
 import torch
 
-from benchmarks.gpu import check, kernel_times, prepare
+from benchmarks.clocks import kernel_times
+from benchmarks.gpu import check, prepare
 from benchmarks.inputs import Inputs, make_inputs
 from benchmarks.machine import machine
 

@@ -5,7 +5,7 @@ import csv
 import pytest
 import torch
 
-from benchmarks import gpu
+from benchmarks import clocks, gpu
 from benchmarks.inputs import make_inputs
 from tritonpool import sparse
 
@@ -88,7 +88,7 @@ def test_a_way_that_fails_leaves_a_row_and_the_others(tmp_path, monkeypatch):
 
 def test_kernels_are_summed_by_name():
     events = [("pool_kernel", 3.0), ("Memset (Device)", 1.0), ("void at::f<4>(x_kernel)", 1.0)] * 2
-    found = gpu._by_kernel(events, 2)
+    found = clocks.by_kernel(events, 2)
     assert list(found) == ["all", "pool_kernel", "of torch"]
     assert found["all"] == (3.0, pytest.approx(5e-3))
     assert found["pool_kernel"] == (1.0, pytest.approx(3e-3))
