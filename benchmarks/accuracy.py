@@ -86,6 +86,7 @@ POOLED: Models = {
         (*PLACES, *GNN, *TOP),
         None,
     ),
+    "DiffPool, at most 8 clusters, atom encoder": ((*EIGHT, "--diffpool-encoder", "atom"), None),
     "DiffPool, atom encoder": (("--diffpool-encoder", "atom"), None),
     "DiffPool, GNN assignment": (GNN, None),
     "DiffPool, last readout": (("--diffpool-readout", "last"), None),

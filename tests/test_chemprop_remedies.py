@@ -147,11 +147,11 @@ def test_positions_of_a_molecule_are_made_once(atoms, monkeypatch):
     def chains(*lengths: int) -> Graph:
         return graph_of(["C" * length for length in lengths])
 
-    monkeypatch.setattr(structure, "NUMBERS", 100)
+    monkeypatch.setattr(structure, "BYTES", 500)
     structure._remembered.cache_clear()
     first, again = (positions(chains(7, atoms, 9).plan, 4) for _ in range(2))
     assert torch.equal(first, again)
-    fits = atoms * 4 <= 100
+    fits = 4 * atoms * 4 + 2 * 2 * (atoms - 1) * 4 <= 500  # encodings, and both ends of bonds
     assert structure._remembered.cache_info().misses == 2 + fits
     assert structure._remembered.cache_info().hits == 2 + fits
     # elsewhere in a batch, and with another number of encodings

@@ -138,6 +138,24 @@ class Convolution(nn.Module):
         return torch.zeros(len(x), 3).index_add(0, edge_index[1], rows) + self.bias
 
 
+def test_a_traced_network_is_asked_for_scores_of_nodes():
+    graph, plain = batch(), nn.Linear(5, 4)
+    traced = torch.jit.trace(plain, torch.zeros(2, 5))
+    found, expected = (DiffPool(5, 4, assignment=net)(graph)[1] for net in (traced, plain))
+    torch.testing.assert_close(found, expected)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_small_weights_in_half_precision_are_divided_by_the_largest_too(dtype):
+    graph = make_sample([6, 9], [14, 20], [1, 1], K=1, D=5).to(torch.float32).graph
+    layer = DiffPool(5, 4, 0.5)
+    links = [
+        layer(graph.replace(edge_weight=torch.full((34,), 0.005, dtype=t)))[2]["link"]
+        for t in (torch.float32, dtype)
+    ]
+    torch.testing.assert_close(links[1].float(), links[0])
+
+
 def test_a_network_for_edges_sees_their_weights():
     sample = make_sample([5, 3], [8, 4], [3, 3], K=3, D=4).to(torch.float32)
     pool = DiffPool(4, 3, assignment=Convolution())

@@ -1,15 +1,18 @@
 """The batch, its integer plan, and what is said about bad input."""
 
+import sys
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import pytest
 import torch
 from batches import make_sample, samples
 from hypothesis import given
 
-from tritonpool import Graph, coarsen
+from tritonpool import DiffPool, Graph, coarsen, link_loss
 from tritonpool.coarse_plan import CoarsePlan, cluster_counts
 from tritonpool.plan import Plan
-from tritonpool.planning import MOST_COARSE, coarse_plan
+from tritonpool.planning import MOST_COARSE, coarse_plan, kept_coarse
 
 
 def edges(*pairs):
@@ -51,7 +54,8 @@ def test_coarse_plan_lists_every_pair_row_major_with_its_reverse(drop):
     pairs = list(zip(plan.src.tolist(), plan.dst.tolist(), strict=True))
     assert pairs == expected
     assert [pairs[r] for r in coarse.rev.tolist()] == [(q, p) for p, q in expected]
-    rebuilt = Plan.build(plan.batch, plan.edge_index, 6, 4)
+    edge_index, batch = plan.own_indices()
+    rebuilt = Plan.build(batch, edge_index, 6, 4)
     for name in ("nodes", "edges", "node_ptr", "edge_ptr", "out_ptr", "in_ptr", "out_edge"):
         assert torch.equal(getattr(plan, name), getattr(rebuilt, name)), name
     for i in range(6):
@@ -105,6 +109,70 @@ def test_a_plan_does_not_keep_every_coarse_plan():
     assert coarse_plan(plan, torch.tensor([1]), True) is not first
 
 
+def test_threads_share_a_plan_whose_coarse_plans_come_and_go():
+    plan = make_sample([3], [4], [2], K=2).graph.plan
+    wrong, interval = [], sys.getswitchinterval()
+
+    def ask(first: int) -> None:
+        for key in range(first, first + 20_000):
+            try:
+                if kept_coarse(plan, key % 40, lambda key=key: key % 40 + 1) != key % 40 + 1:
+                    wrong.append(key)
+            except (KeyError, RuntimeError) as error:
+                wrong.append(error)
+
+    sys.setswitchinterval(1e-7)
+    try:
+        with ThreadPoolExecutor(8) as pool:
+            list(pool.map(ask, range(0, 80, 10)))
+    finally:
+        sys.setswitchinterval(interval)
+    assert not wrong
+
+
+@pytest.mark.parametrize("made", [True, False])
+@pytest.mark.parametrize(
+    "name, value, expected",
+    [
+        ("x", torch.ones(9, 2), "graph.x must be of 5 rows, but is of dtype float32 and shape"),
+        ("x", torch.ones(4, 2), "graph.x must be of 5 rows"),
+        ("edge_attr", torch.ones(5, 2), "graph.edge_attr must be of 6 rows"),
+        ("edge_weight", torch.ones(7), r"graph.edge_weight must be of shape \(6,\)"),
+        ("edge_index", edges((0, 1), (1, 0)), "graph.edge_attr must be of 2 rows"),
+    ],
+)
+def test_tensors_that_were_exchanged_must_fit(made, name, value, expected):
+    graph = make_sample([3, 2], [4, 2], [2, 1], K=2, D=2, C=2).graph
+    if made:
+        graph.plan  # noqa: B018
+    setattr(graph, name, value)
+    S = torch.full((len(graph.x), 2), 0.5, dtype=graph.x.dtype)
+    for call in (lambda: coarsen(graph, S), lambda: DiffPool(2, 2)(graph)):
+        with pytest.raises(ValueError, match=expected):
+            call()
+
+
+def test_what_is_written_to_a_pooled_batch_changes_no_other():
+    graph = make_sample([3, 2], [4, 2], [2, 2], K=2).graph
+    S = torch.full((5, 2), 0.5, dtype=graph.x.dtype)
+    first = coarsen(graph, S)
+    expected = [first.edge_index.clone(), first.batch.clone()]
+    data = first.to_pyg()
+    for tensor in (data.edge_index, data.batch, data.ptr):
+        tensor.add_(10)
+    again = coarsen(graph, S)
+    assert torch.equal(again.edge_index, expected[0]) and torch.equal(again.batch, expected[1])
+    assert again.plan.node_ptr.tolist() == [0, 2, 4]
+
+
+def test_a_default_device_is_for_what_the_user_makes():
+    sample = make_sample([3, 2], [4, 2], [2, 1], K=2)
+    expected = link_loss(sample.graph, sample.S, sample.clusters, backend="sparse")
+    with torch.device("meta"):
+        found = link_loss(sample.graph, sample.S, sample.clusters.tolist(), backend="sparse")
+    assert torch.equal(found, expected)
+
+
 def test_plan_is_made_once_and_shared():
     graph = make_sample([3, 2], [4, 2], [2, 1], K=2).graph
     plan = graph.plan
@@ -119,7 +187,9 @@ def test_replace_refuses_to_change_the_structure():
     graph = make_sample([3], [4], [2], K=2).graph
     with pytest.raises(ValueError, match=r"replace takes x, edge_attr and edge_weight, not"):
         graph.replace(edge_index=graph.edge_index)
-    with pytest.raises(ValueError, match="x must be of 3 rows"):
+    with pytest.raises(ValueError, match="x must be a tensor of 3 rows, but is None"):
+        graph.replace(x=None)
+    with pytest.raises(ValueError, match="x must be a tensor of 3 rows"):
         graph.replace(x=torch.zeros(4, 2))
 
 

@@ -51,7 +51,8 @@ def check_clusters(graph: Graph, S: Tensor, clusters: Tensor | Sequence[int] | N
     if clusters is None:
         return torch.full((G,), K, device="cpu")
     try:
-        counts = torch.as_tensor(clusters)
+        given = isinstance(clusters, Tensor)  # elsewhere a default device may be set
+        counts = clusters if given else torch.as_tensor(clusters, device="cpu")
     except (TypeError, ValueError, RuntimeError):  # text, ragged lists, too large numbers
         raise ValueError(
             f"clusters must hold one integer for each of the {G} graphs, but is {clusters!r}"

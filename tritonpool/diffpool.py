@@ -25,9 +25,9 @@ __all__ = ["DiffPool"]
 
 def _weights_up_to_one(graph: Graph) -> Graph:
     """The graph with edge weights divided by the largest of their own graph."""
-    w = graph.edge_weight
-    if w is None:
+    if graph.edge_weight is None:
         return graph
+    w = graph.edge_weight.to(accumulate_in(graph.edge_weight))
     of = graph.plan.batch.index_select(0, graph.edge_index[0])
     largest = w.new_zeros(graph.num_graphs).scatter_reduce(0, of, w, "amax")
     # a graph whose weights are all nearly 0 keeps them, with a gradient of ordinary size
@@ -38,7 +38,10 @@ def _weights_up_to_one(graph: Graph) -> Graph:
 def _parameters(network: nn.Module) -> list[inspect.Parameter]:
     """Those of a network's ``forward``, or of the network in it that takes whatever it is given
     (``torch.compile``, ``DataParallel``, averaged models)."""
-    found = list(inspect.signature(network.forward).parameters.values())
+    try:
+        found = list(inspect.signature(network.forward).parameters.values())
+    except ValueError:  # a traced network has none that Python knows
+        return []
     if any(p.kind is p.VAR_POSITIONAL for p in found):
         for name in ("_orig_mod", "module", "_checkpoint_wrapped_module"):
             if isinstance(inner := getattr(network, name, None), nn.Module):

@@ -196,9 +196,11 @@ class Graph:
         if unknown:
             raise ValueError(f"replace takes x, edge_attr and edge_weight, not {sorted(unknown)}")
         now = {"x": self.x, "edge_attr": self.edge_attr, "edge_weight": self.edge_weight, **changes}
-        _check(len(now["x"]) == self.num_nodes, "x", now["x"], "of {} rows", self.num_nodes)
+        x = now["x"]
+        ok = isinstance(x, Tensor) and len(x) == self.num_nodes
+        _check(ok, "x", x, "a tensor of {} rows", self.num_nodes)
         graph = Graph(
-            now["x"],
+            x,
             self.edge_index,
             now["edge_attr"],
             now["edge_weight"],
@@ -289,6 +291,17 @@ class Graph:
 
 
 def check_graph(graph: object) -> None:
-    """Refuse other things than graphs."""
+    """Refuse other things than graphs, and graphs whose tensors were exchanged for some that do not
+    fit the others: kernels do not look where a tensor ends."""
     if not isinstance(graph, Graph):
         raise ValueError(f"graph must be a tritonpool.Graph, but is {type(graph).__name__}")
+    if torch.compiler.is_compiling():
+        return
+    x, F, w, E = graph.x, graph.edge_attr, graph.edge_weight, graph.num_edges
+    if graph._plan is not None:
+        V = graph._plan.num_nodes
+    else:
+        V = len(x if graph.batch is None else graph.batch)
+    _check(len(x) == V, "graph.x", x, "of {} rows", V)
+    _check(F is None or len(F) == E, "graph.edge_attr", F, "of {} rows", E)
+    _check(w is None or w.shape == (E,), "graph.edge_weight", w, "of shape ({},)", E)

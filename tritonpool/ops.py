@@ -32,6 +32,8 @@ __all__ = [
     "prepare",
 ]
 
+LEAST_EPS = torch.finfo(torch.float32).tiny  # a smaller one is 0 in float32
+
 
 def prepare(
     graph: Graph, S: Tensor, clusters: Tensor | Sequence[int] | None, drop_self_loops: bool = True
@@ -70,7 +72,8 @@ def coarsen_planned(
 
 def coarse_graph(Xc: Tensor, W: Tensor, Fc: Tensor | None, plan: Plan) -> Graph:
     """The pooled batch, which has its plan already."""
-    pooled = Graph(Xc, plan.edge_index, Fc, W, plan.batch, plan.num_graphs)
+    edge_index, batch = plan.own_indices()
+    pooled = Graph(Xc, edge_index, Fc, W, batch, plan.num_graphs)
     pooled._plan = plan
     return pooled
 
@@ -148,8 +151,8 @@ def coarsen(
     to ``S``, ``graph.x``, ``graph.edge_attr`` and ``graph.edge_weight``, once (no double backward).
     The pooling of nodes and adjacency is that of Ying et al., NeurIPS 2018, arXiv:1806.08804.
     """
-    if not eps > 0:
-        raise ValueError(f"eps must be above 0, but is {eps}")
+    if not eps >= LEAST_EPS:
+        raise ValueError(f"eps must be at least {LEAST_EPS:.2g}, but is {eps}")
     dense = as_dense(S)
     coarse = prepare(graph, dense, clusters, drop_self_loops)
     pooled = coarsen_planned(graph, dense, coarse, eps, backend)

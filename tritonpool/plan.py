@@ -43,11 +43,12 @@ outside_inference = torch.inference_mode(False)
 
 
 def once(items: dict, key: object, make: Callable, *args: object):
-    """``items[key]``, which ``make(*args)`` makes at first use."""
-    if key not in items:
+    """``items[key]``, which ``make(*args)`` makes at first use; never ``None``."""
+    found = items.get(key)  # asked once, because another thread may remove it
+    if found is None:
         with torch.inference_mode(False):
-            items[key] = make(*args)
-    return items[key]
+            found = items[key] = make(*args)
+    return found
 
 
 def move_together(tensors: list[Tensor | None], device: torch.device) -> list[Tensor | None]:
@@ -112,10 +113,10 @@ class Plan(Keyed):
     def device(self) -> torch.device:
         return self.src.device
 
-    @property
-    def edge_index(self) -> Tensor:
-        """Source and target of every edge by position, ``2 x E``."""
-        return once(self._items, "edge_index", torch.stack, [self.src, self.dst])
+    def own_indices(self) -> tuple[Tensor, Tensor]:
+        """``edge_index`` and ``batch`` in memory of their own, for users who may write to them."""
+        with torch.inference_mode(False):
+            return torch.stack([self.src, self.dst]), self.batch.clone()
 
     @property
     def out_dst(self) -> Tensor:

@@ -122,8 +122,9 @@ def kept_coarse(plan: Plan, key: object, make: Callable[[], CoarsePlan]) -> Coar
     """The coarse plan of that key, which ``make`` makes at first use; of those made, a plan keeps
     the last 16."""
     coarse = once(plan._coarse, key, make)
-    while len(plan._coarse) > MOST_COARSE:
-        del plan._coarse[next(iter(plan._coarse))]
+    if len(plan._coarse) > MOST_COARSE:
+        for old in list(plan._coarse)[:-MOST_COARSE]:
+            plan._coarse.pop(old, None)  # another thread may have done so
     return coarse
 
 

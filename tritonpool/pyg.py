@@ -53,7 +53,7 @@ def graph_to_pyg(graph: Graph) -> Batch:
         edge_attr=graph.edge_attr,
         edge_weight=graph.edge_weight,
         batch=batch,
-        ptr=plan.node_ptr,
+        ptr=plan.node_ptr.clone(),
     )
     if plan.order is None:  # PyG takes graphs out by slices, so each needs its edges in one piece
         first, starts = plan.node_ptr.cpu(), {"x": plan.node_ptr.cpu()}

@@ -29,7 +29,9 @@ def csr_matrix(ptr: Tensor, column: Tensor, values: Tensor, columns: int) -> Ten
     """A sparse matrix of ``len(ptr) - 1`` rows; the caller vouches for the indices."""
     _hush()
     size = (ptr.numel() - 1, columns)
-    return torch.sparse_csr_tensor(ptr, column, values, size, check_invariants=False)
+    return torch.sparse_csr_tensor(
+        ptr, column, values, size, device=values.device, check_invariants=False
+    )
 
 
 def gather_sum(ptr: Tensor, index: Tensor, rows: Tensor, weight: Tensor | None = None) -> Tensor:

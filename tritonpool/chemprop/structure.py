@@ -33,8 +33,9 @@ __all__ = [
 # atoms that takes 8 ms instead of 125.
 MOST_ATOMS = 300
 
-# How many molecules' encodings are remembered, and the most numbers of one: together 200 MB.
-MOLECULES, NUMBERS = 1 << 14, 1 << 11
+# How many molecules' encodings are remembered, and the most bytes of one with its bonds: together
+# 200 MB.
+MOLECULES, BYTES = 1 << 14, 12 << 10
 
 
 def positions(plan: Plan, count: int) -> Tensor:
@@ -115,8 +116,9 @@ def _eigenvectors(plan: Plan, count: int) -> Tensor:
     found = np.zeros((plan.num_nodes, count), dtype=np.float32)
     node = edge = 0
     for n, m in zip(plan.nodes.tolist(), plan.edges.tolist(), strict=True):
-        make = _remembered if n * count <= NUMBERS else _molecule_eigenvectors
-        vectors = make(n, (ends[:, edge : edge + m] - node).tobytes(), count)
+        bonds = (ends[:, edge : edge + m] - node).tobytes()
+        fits = found.itemsize * n * count + len(bonds) <= BYTES
+        vectors = (_remembered if fits else _molecule_eigenvectors)(n, bonds, count)
         found[node : node + n, : vectors.shape[1]] = vectors
         node, edge = node + n, edge + m
     return torch.from_numpy(found)
