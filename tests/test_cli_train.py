@@ -251,6 +251,15 @@ def test_reactions(tmp_path):
     assert np.isfinite(predictions(tmp_path / "out").astype(float)).all()
 
 
+def test_a_reaction_in_a_solvent(tmp_path):
+    data = write_table(tmp_path / "data.csv")
+    table = pd.read_csv(data)
+    table["rxn"] = [f"{a}>>{b}" for a, b in zip(table.smiles, table.smiles[::-1], strict=True)]
+    table.to_csv(data, index=False)
+    assert train(data, tmp_path / "out", "-s", "smiles", "-r", "rxn") == 0
+    assert np.isfinite(predictions(tmp_path / "out").astype(float)).all()
+
+
 def test_encoder_of_a_stock_foundation_becomes_ours(tmp_path):
     data = write_table(tmp_path / "data.csv")
     assert train(data, tmp_path / "plain", "--diffpool-levels", 0) == 0

@@ -21,6 +21,7 @@ from chemprop.cli.train import (
     load_and_use_pretrained_model_scalers,
     normalize_inputs,
 )
+from chemprop.data import ReactionDatapoint
 from chemprop.data import build_dataloader as chemprop_dataloader
 from chemprop.nn.transforms import UnscaleTransform
 from rdkit import Chem
@@ -92,7 +93,9 @@ class Prepared:
                 found.update(np.asarray(point.y, dtype=float).tobytes())
             for dataset in others:  # their points are named after the first component
                 for point in dataset.data:
-                    found.update(f"{Chem.MolToSmiles(point.mol)}\n".encode())
+                    reaction = isinstance(point, ReactionDatapoint)
+                    for mol in (point.rct, point.pdt) if reaction else (point.mol,):
+                        found.update(f"{Chem.MolToSmiles(mol)}\n".encode())
         return found.hexdigest()
 
 
