@@ -119,7 +119,7 @@ def test_two_columns_of_molecules(tmp_path, capsys):
     assert found.smiles[20:].tolist() == ["C" * n for n in range(2, 22)]
 
 
-def test_atom_descriptors_are_seen(tmp_path, data):
+def test_atom_descriptors_are_seen(tmp_path, data, capsys):
     counts = [Chem.MolFromSmiles(text).GetNumAtoms() for text in pd.read_csv(data)["smiles"]]
     draw = np.random.default_rng(0)
     for name in ("a", "b"):
@@ -131,6 +131,21 @@ def test_atom_descriptors_are_seen(tmp_path, data):
         assert clusters(data, tmp_path / "model", tmp_path / str(i), *words) == 0
         tables.append(pd.read_csv(tmp_path / str(i) / "atoms.csv"))
     assert not tables[0].equals(tables[1])
+    rows = [np.zeros((n, 2)) for n in counts]
+    first, other = 0, next(i for i, n in enumerate(counts) if n != counts[0])
+    swapped = rows.copy()
+    swapped[first], swapped[other] = rows[other], rows[first]
+    wrong = (
+        (swapped, f"there are {counts[other]} rows for"),
+        ([*rows, rows[0]], f"is for {len(rows) + 1} molecules, but the data has {len(rows)} rows"),
+        (rows[1:], f"is for {len(rows) - 1} molecules, but the data has {len(rows)} rows"),
+    )
+    for values, message in wrong:
+        np.savez(tmp_path / "wrong.npz", *values)
+        words = ("--atom-descriptors-path", tmp_path / "wrong.npz")
+        assert clusters(data, tmp_path / "model", tmp_path / "no", *words) == 1
+        error = capsys.readouterr().err
+        assert "error: argument --atom-descriptors-path: " in error and message in error
 
 
 @pytest.mark.parametrize("words", [(), ("--use-cuikmolmaker-featurization",)])

@@ -20,6 +20,7 @@ from torch.utils.data import DataLoader
 from tritonpool.chemprop.message_passing import DiffPoolMixin
 from tritonpool.cli.checks import check_writable, on_gpu, output_folder
 from tritonpool.cli.errors import InputError, UsageError
+from tritonpool.cli.features import check_atoms, check_feature_files
 from tritonpool.cli.ranges import whole_number
 from tritonpool.cli.saved import trained_models
 from tritonpool.cli.tables import blaming_smiles, check_files, smiles_by_column
@@ -97,10 +98,12 @@ def run(args: argparse.Namespace) -> None:
     if args.reaction_columns:
         raise UsageError("argument --reaction-columns: clusters can be shown for molecules only")
     check_files([args.test_path], args, "--test-path")
+    check_feature_files(args.test_path, args)
     texts = smiles_by_column(args.test_path, args)
     paths = _models(args)
     check_writable(args.output_dir)
     loader = _loader(args, len(texts) > 1)
+    check_atoms(each.data for each in getattr(loader.dataset, "datasets", [loader.dataset]))
     for number, path in enumerate(paths):
         out = args.output_dir if len(paths) == 1 else args.output_dir / f"model_{number}"
         found = list(_pooled(args, path, loader, texts))
