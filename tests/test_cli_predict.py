@@ -1,11 +1,13 @@
 """``tritonpool predict`` and ``fingerprint`` name what they cannot use."""
 
+import re
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 from cli_tools import chemprop_command, train, tritonpool, write_pairs, write_table
+from rdkit import Chem
 
 COMMANDS = {"predict": (), "fingerprint": ("--ffn-block-index", 1)}
 
@@ -117,6 +119,11 @@ def test_descriptors_for_other_molecules(refused, tmp_path, data):
     assert message.endswith("d.npz' is for 23 molecules, but the data has 24 rows")
     message = refused(1, data, "--atom-descriptors-path", "no.npz")
     assert message.startswith("argument --atom-descriptors-path: cannot read 'no.npz'")
+    counts = [Chem.MolFromSmiles(text).GetNumAtoms() for text in pd.read_csv(data)["smiles"]]
+    counts.sort(reverse=counts[0] < counts[-1])  # as many rows in all, in another order
+    np.savez(tmp_path / "a.npz", *(np.ones((n, 2)) for n in counts))
+    message = refused(1, data, "--atom-descriptors-path", tmp_path / "a.npz")
+    assert re.match("argument --atom-descriptors-path: there are .* rows for '.*', which", message)
 
 
 def test_descriptors_left_out_or_too_many(refused, tmp_path, data):

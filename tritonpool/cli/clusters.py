@@ -12,18 +12,19 @@ import numpy as np
 import pandas as pd
 import torch
 from chemprop.cli.common import add_common_args, process_common_args, validate_common_args
-from chemprop.cli.predict import check_featurizer_matches_model, prepare_data_loader
+from chemprop.cli.predict import check_featurizer_matches_model
 from chemprop.models.utils import load_model
 from rdkit import Chem
 from torch.utils.data import DataLoader
 
 from tritonpool.chemprop.message_passing import DiffPoolMixin
 from tritonpool.cli.checks import check_writable, on_gpu, output_folder
+from tritonpool.cli.data import unsplit_loader
 from tritonpool.cli.errors import InputError, UsageError
-from tritonpool.cli.features import check_atoms, check_feature_files
+from tritonpool.cli.features import check_feature_files
 from tritonpool.cli.ranges import whole_number
 from tritonpool.cli.saved import trained_models
-from tritonpool.cli.tables import blaming_smiles, check_files, smiles_by_column
+from tritonpool.cli.tables import check_files, smiles_by_column
 from tritonpool.clusters.measures import Measures, atom_kinds, mean_measures, measure
 from tritonpool.clusters.pictures import draw_clusters, page
 
@@ -102,8 +103,7 @@ def run(args: argparse.Namespace) -> None:
     texts = smiles_by_column(args.test_path, args)
     paths = _models(args)
     check_writable(args.output_dir)
-    loader = _loader(args, len(texts) > 1)
-    check_atoms(each.data for each in getattr(loader.dataset, "datasets", [loader.dataset]))
+    loader = unsplit_loader(args, len(texts) > 1)
     for number, path in enumerate(paths):
         out = args.output_dir if len(paths) == 1 else args.output_dir / f"model_{number}"
         found = list(_pooled(args, path, loader, texts))
@@ -151,22 +151,6 @@ def _pooled(
                 for level, S in enumerate(molecules, 1):
                     yield Pooled(*known, level, S.float().cpu().numpy())
                 row += 1
-
-
-def _loader(args: argparse.Namespace, several: bool) -> DataLoader:
-    """The molecules in the order of the file."""
-    wanted = {
-        "no_header_row": args.no_header_row,
-        "smiles_cols": args.smiles_columns,
-        "rxn_cols": None,
-        "target_cols": [],
-        "ignore_cols": None,
-        "splits_col": None,
-        "weight_col": None,
-        "bounded": False,
-    }
-    with blaming_smiles([args.test_path], args):
-        return prepare_data_loader(args, several, False, False, wanted)
 
 
 def _remove_earlier(folder: Path) -> None:

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 from chemprop.cli.common import find_models
+from chemprop.cli.predict import prepare_data_loader
 from chemprop.cli.train import (
     build_datasets,
     build_splits,
@@ -43,6 +44,7 @@ __all__ = [
     "model_paths",
     "prepare",
     "read_splits",
+    "unsplit_loader",
 ]
 
 # where a split that fails has the size of the data to blame
@@ -274,3 +276,28 @@ def _loader(
 def pools(args: argparse.Namespace) -> bool:
     """Whether the model may have DiffPool levels, so that its batches should carry a plan."""
     return args.diffpool_levels != 0
+
+
+def unsplit_loader(args: argparse.Namespace, several: bool) -> DataLoader:
+    """The molecules and reactions of ``--test-path`` in their order, without targets.
+
+    Raises
+    ------
+    InputError
+        If a SMILES cannot be read, or a molecule has other numbers of atoms or bonds than its rows
+        in the files of features and descriptors.
+    """
+    wanted = {
+        "no_header_row": args.no_header_row,
+        "smiles_cols": args.smiles_columns,
+        "rxn_cols": args.reaction_columns,
+        "target_cols": [],
+        "ignore_cols": None,
+        "splits_col": None,
+        "weight_col": None,
+        "bounded": False,
+    }
+    with blaming_smiles([args.test_path], args):
+        loader = prepare_data_loader(args, several, False, False, wanted)
+    check_atoms(each.data for each in getattr(loader.dataset, "datasets", [loader.dataset]))
+    return loader

@@ -13,7 +13,7 @@ from tritonpool.cli.errors import InputError
 from tritonpool.cli.options import flag
 from tritonpool.cli.tables import count_rows
 
-__all__ = ["check_atoms", "check_feature_files"]
+__all__ = ["OF_ATOMS", "check_atoms", "check_feature_files"]
 
 OF_ATOMS = ("atom_features_path", "atom_descriptors_path", "bond_features_path")
 # what chemprop's data points hold of the files: the attribute, what it has rows for, the option

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import argparse
+import copy
 from pathlib import Path
 
 from chemprop.cli import fingerprint, predict
+from chemprop.cli.common import process_common_args
 from chemprop.models import MPNN, MulticomponentMPNN, load_model
 
 from tritonpool.cli.checks import check_writable
+from tritonpool.cli.data import unsplit_loader
 from tritonpool.cli.errors import InputError, UsageError
-from tritonpool.cli.features import check_feature_files
+from tritonpool.cli.features import OF_ATOMS, check_feature_files
 from tritonpool.cli.options import flag
 from tritonpool.cli.saved import SavedEncoder, columns_of, trained_models
 from tritonpool.cli.tables import blaming_smiles, check_columns, check_files
@@ -45,6 +48,8 @@ class _Checked:
         models = trained_models(args)
         _check_ensemble(models, args)
         check_feature_files(args.test_path, args)
+        if any(getattr(args, name) for name in OF_ATOMS):
+            unsplit_loader(process_common_args(copy.deepcopy(args)), columns_of(args) > 1)
         if args.output is not None:  # which chemprop opens when all is predicted
             check_writable(args.output.parent, "--output")
             args.output.parent.mkdir(parents=True, exist_ok=True)
