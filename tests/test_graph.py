@@ -136,9 +136,13 @@ def test_threads_share_a_plan_whose_coarse_plans_come_and_go():
     [
         ("x", torch.ones(9, 2), "graph.x must be of 5 rows, but is of dtype float32 and shape"),
         ("x", torch.ones(4, 2), "graph.x must be of 5 rows"),
-        ("edge_attr", torch.ones(5, 2), "graph.edge_attr must be of 6 rows"),
-        ("edge_weight", torch.ones(7), r"graph.edge_weight must be of shape \(6,\)"),
-        ("edge_index", edges((0, 1), (1, 0)), "graph.edge_attr must be of 2 rows"),
+        ("x", torch.ones(5, 2).int(), "graph.x must be a floating-point V x D tensor"),
+        ("edge_attr", torch.ones(5, 2), "graph.edge_attr must be .* with E = 6"),
+        ("edge_attr", torch.ones(6), "graph.edge_attr must be a floating-point E x C tensor"),
+        ("edge_attr", torch.ones(6, 2, device="meta"), "graph.edge_attr is on meta, but graph.x"),
+        ("edge_weight", torch.ones(7), r"graph.edge_weight must be .* of shape \(6,\)"),
+        ("edge_weight", [1.0] * 6, "graph.edge_weight must be a tensor or None, but is list"),
+        ("edge_index", edges((0, 1), (1, 0)), "graph.edge_attr must be .* with E = 2"),
     ],
 )
 def test_tensors_that_were_exchanged_must_fit(made, name, value, expected):
@@ -146,7 +150,7 @@ def test_tensors_that_were_exchanged_must_fit(made, name, value, expected):
     if made:
         graph.plan  # noqa: B018
     setattr(graph, name, value)
-    S = torch.full((len(graph.x), 2), 0.5, dtype=graph.x.dtype)
+    S = torch.full((len(graph.x), 2), 0.5)
     for call in (lambda: coarsen(graph, S), lambda: DiffPool(2, 2)(graph)):
         with pytest.raises(ValueError, match=expected):
             call()

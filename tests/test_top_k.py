@@ -249,7 +249,7 @@ def test_settings_of_the_layer():
 @pytest.mark.filterwarnings("ignore:Dynamo detected a call")
 def test_compiled_code_is_one_graph_with_the_same_results(backend):
     torch._dynamo.reset()
-    layer = DiffPool(3, max_clusters=4, ratio=0.5, top_k=2)
+    layer = DiffPool(3, max_clusters=4, ratio=0.5, top_k=2).double()
     counter = CompileCounterWithBackend("aot_eager")
 
     def forward(graph):
@@ -269,8 +269,7 @@ def test_compiled_code_is_one_graph_with_the_same_results(backend):
         return [*found, total.detach(), *(p.grad.clone() for p in layer.parameters())]
 
     for seed in range(3):
-        graph = make_sample([6, 1, 7 + seed], [9, 0, 12], [3, 1, 2], K=3, seed=seed)
-        graph = graph.to(torch.float32).graph
+        graph = make_sample([6, 1, 7 + seed], [9, 0, 12], [3, 1, 2], K=3, seed=seed).graph
         for a, b in zip(outcome(compiled, graph), outcome(forward, graph), strict=True):
             torch.testing.assert_close(a, b)
     assert counter.frame_count <= 2

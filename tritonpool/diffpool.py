@@ -15,7 +15,7 @@ from tritonpool.coarse_plan import CoarsePlan, cluster_counts
 from tritonpool.dtypes import accumulate_in
 from tritonpool.graph import Graph, check_graph
 from tritonpool.losses import planned_losses
-from tritonpool.ops import coarsen_planned, only_joined
+from tritonpool.ops import coarsen_planned
 from tritonpool.planning import coarse_plan
 from tritonpool.softmax import masked_softmax
 from tritonpool.top_k import best_only
@@ -237,8 +237,7 @@ class DiffPool(nn.Module):
 
     def coarsen(self, graph: Graph, S: Tensor, coarse: CoarsePlan) -> Graph:
         """The coarse batch."""
-        pooled = coarsen_planned(graph, S, coarse)
-        return pooled if self.top_k is None else only_joined(pooled, coarse)
+        return coarsen_planned(graph, S, coarse, only_joined=self.top_k is not None)
 
     def extra_repr(self) -> str:
         shown = ["in_channels", "max_clusters", "ratio"]

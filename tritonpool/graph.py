@@ -31,6 +31,45 @@ def _check(ok: bool, name: str, value: object, expected: str, size: object = Non
         raise ValueError(f"{name} must be {expected}, but is {value}")
 
 
+def _check_tensors(
+    x: object,
+    edge_index: object,
+    edge_attr: object,
+    edge_weight: object,
+    batch: object,
+    owner: str = "",
+) -> None:
+    """Raise unless these are the tensors of one graph, as :class:`Graph` describes them; ``owner``
+    stands before their names."""
+    needed = {"x": x, "edge_index": edge_index}
+    others = {"edge_attr": edge_attr, "edge_weight": edge_weight, "batch": batch}
+    for name, value in {**needed, **others}.items():
+        ok = isinstance(value, Tensor) or (value is None and name in others)
+        what = "a tensor" if name in needed else "a tensor or None"
+        _check(ok, owner + name, type(value).__name__, what)
+        dense = value is None or value.layout == torch.strided
+        _check(dense, owner + name, value, "a dense tensor")
+    ok = x.dim() == 2 and x.is_floating_point()
+    _check(ok, owner + "x", x, "a floating-point V x D tensor")
+    ok = edge_index.dim() == 2 and edge_index.shape[0] == 2 and edge_index.dtype == torch.int64
+    _check(ok, owner + "edge_index", edge_index, "an int64 2 x E tensor")
+    V, E = x.shape[0], edge_index.shape[1]
+    if edge_attr is not None:
+        ok = edge_attr.dim() == 2 and len(edge_attr) == E and edge_attr.is_floating_point()
+        expected = "a floating-point E x C tensor with E = {}"
+        _check(ok, owner + "edge_attr", edge_attr, expected, E)
+    if edge_weight is not None:
+        ok = edge_weight.shape == (E,) and edge_weight.is_floating_point()
+        expected = "a floating-point tensor of shape ({},)"
+        _check(ok, owner + "edge_weight", edge_weight, expected, E)
+    if batch is not None:
+        ok = batch.shape == (V,) and batch.dtype == torch.int64
+        _check(ok, owner + "batch", batch, "an int64 tensor of shape ({},)", V)
+    for name, value in {"edge_index": edge_index, **others}.items():
+        if value is not None and value.device != x.device:
+            raise ValueError(f"{owner}{name} is on {value.device}, but {owner}x is on {x.device}")
+
+
 class Graph:
     """A batch of ``G`` graphs with ``V`` nodes and ``E`` directed edges, one after the other.
 
@@ -68,30 +107,8 @@ class Graph:
         batch: Tensor | None = None,
         num_graphs: int | None = None,
     ):
-        needed = {"x": x, "edge_index": edge_index}
-        others = {"edge_attr": edge_attr, "edge_weight": edge_weight, "batch": batch}
-        for name, value in {**needed, **others}.items():
-            ok = isinstance(value, Tensor) or (value is None and name in others)
-            what = "a tensor" if name in needed else "a tensor or None"
-            _check(ok, name, type(value).__name__, what)
-            dense = value is None or value.layout == torch.strided
-            _check(dense, name, value, "a dense tensor")
-        _check(x.dim() == 2 and x.is_floating_point(), "x", x, "a floating-point V x D tensor")
-        ok = edge_index.dim() == 2 and edge_index.shape[0] == 2 and edge_index.dtype == torch.int64
-        _check(ok, "edge_index", edge_index, "an int64 2 x E tensor")
-        V, E = x.shape[0], edge_index.shape[1]
-        if edge_attr is not None:
-            ok = edge_attr.dim() == 2 and len(edge_attr) == E and edge_attr.is_floating_point()
-            _check(ok, "edge_attr", edge_attr, "a floating-point E x C tensor with E = {}", E)
-        if edge_weight is not None:
-            ok = edge_weight.shape == (E,) and edge_weight.is_floating_point()
-            _check(ok, "edge_weight", edge_weight, "a floating-point tensor of shape ({},)", E)
-        if batch is not None:
-            ok = batch.shape == (V,) and batch.dtype == torch.int64
-            _check(ok, "batch", batch, "an int64 tensor of shape ({},)", V)
-        for name, value in {"edge_index": edge_index, **others}.items():
-            if value is not None and value.device != x.device:
-                raise ValueError(f"{name} is on {value.device}, but x is on {x.device}")
+        _check_tensors(x, edge_index, edge_attr, edge_weight, batch)
+        V = x.shape[0]
         if num_graphs is None:
             num_graphs = 1 if batch is None else int(batch[-1]) + 1 if V else 0
         elif isinstance(num_graphs, np.integer):
@@ -297,11 +314,12 @@ def check_graph(graph: object) -> None:
         raise ValueError(f"graph must be a tritonpool.Graph, but is {type(graph).__name__}")
     if torch.compiler.is_compiling():
         return
-    x, F, w, E = graph.x, graph.edge_attr, graph.edge_weight, graph.num_edges
+    x, batch = graph.x, graph.batch
+    V = None
     if graph._plan is not None:
         V = graph._plan.num_nodes
-    else:
-        V = len(x if graph.batch is None else graph.batch)
-    _check(len(x) == V, "graph.x", x, "of {} rows", V)
-    _check(F is None or len(F) == E, "graph.edge_attr", F, "of {} rows", E)
-    _check(w is None or w.shape == (E,), "graph.edge_weight", w, "of shape ({},)", E)
+    elif isinstance(batch, Tensor):
+        V = batch.numel()
+    fits = V is None or not isinstance(x, Tensor) or x.shape[:1] == (V,)
+    _check(fits, "graph.x", x, "of {} rows", V)
+    _check_tensors(x, graph.edge_index, graph.edge_attr, graph.edge_weight, batch, "graph.")

@@ -28,7 +28,6 @@ __all__ = [
     "coarsen_planned",
     "in_plan_order",
     "lift",
-    "only_joined",
     "prepare",
 ]
 
@@ -56,9 +55,15 @@ def in_plan_order(values: Tensor | None, graph: Graph) -> Tensor | None:
 
 
 def coarsen_planned(
-    graph: Graph, S: Tensor, coarse: CoarsePlan, eps: float = 1e-8, backend: str | None = None
+    graph: Graph,
+    S: Tensor,
+    coarse: CoarsePlan,
+    eps: float = 1e-8,
+    backend: str | None = None,
+    only_joined: bool = False,
 ) -> Graph:
-    """:func:`coarsen` with an assignment that is known to fit its plan."""
+    """:func:`coarsen` with an assignment that is known to fit its plan; with ``only_joined``
+    without the pairs of weight 0, which no edge joins."""
     F = in_plan_order(graph.edge_attr, graph)
     w = in_plan_order(graph.edge_weight, graph)
     tensors = S, graph.x, F, w
@@ -67,7 +72,11 @@ def coarsen_planned(
     else:
         name = choose_backend(graph.device, backend)
         Xc, W, Fc = Coarsen.apply(*tensors, graph.plan, coarse, eps, name)
-    return coarse_graph(Xc, W, Fc, coarse.plan)
+    if not only_joined:
+        return coarse_graph(Xc, W, Fc, coarse.plan)
+    kept, plan = joined_pairs(coarse, W)
+    Fc = None if Fc is None else Fc.index_select(0, kept)
+    return coarse_graph(Xc, W.index_select(0, kept), Fc, plan)
 
 
 def coarse_graph(Xc: Tensor, W: Tensor, Fc: Tensor | None, plan: Plan) -> Graph:
@@ -76,14 +85,6 @@ def coarse_graph(Xc: Tensor, W: Tensor, Fc: Tensor | None, plan: Plan) -> Graph:
     pooled = Graph(Xc, edge_index, Fc, W, batch, plan.num_graphs)
     pooled._plan = plan
     return pooled
-
-
-def only_joined(pooled: Graph, coarse: CoarsePlan) -> Graph:
-    """The pooled batch without the pairs of weight 0, which no edge joins."""
-    F, W = pooled.edge_attr, pooled.edge_weight
-    kept, plan = joined_pairs(coarse, W)
-    F = None if F is None else F.index_select(0, kept)
-    return coarse_graph(pooled.x, W.index_select(0, kept), F, plan)
 
 
 def coarsen(
@@ -155,8 +156,7 @@ def coarsen(
         raise ValueError(f"eps must be at least {LEAST_EPS:.2g}, but is {eps}")
     dense = as_dense(S)
     coarse = prepare(graph, dense, clusters, drop_self_loops)
-    pooled = coarsen_planned(graph, dense, coarse, eps, backend)
-    return only_joined(pooled, coarse) if isinstance(S, TopK) else pooled
+    return coarsen_planned(graph, dense, coarse, eps, backend, isinstance(S, TopK))
 
 
 def lift(
