@@ -114,6 +114,27 @@ def test_layer_is_one_graph_and_its_coarse_graph_can_be_used_outside(planned):
     assert counter.frame_count <= 2
 
 
+def test_the_plan_of_compiled_code_is_not_that_of_the_graph():
+    layer = DiffPool(2, 2)
+    counter = CompileCounterWithBackend("aot_eager")
+
+    def twice(graph):
+        first = graph.plan.out_ptr
+        return first, graph.grouped_plan.dst, layer(graph)[0].x
+
+    compiled = torch.compile(twice, fullgraph=True, backend=counter)
+    for seed in range(3):
+        graph = make_sample([3, 2 + seed], [4, 2], [2, 1], K=2, D=2, C=2, shuffle=False, seed=seed)
+        graph = graph.to(torch.float32).graph
+        found = compiled(graph)
+        assert graph.grouped_plan is graph.plan and graph.plan.order is None
+        data = graph.to_pyg().to_data_list()
+        assert [part.num_nodes for part in data] == [3, 2 + seed]
+        for a, b in zip(found, twice(graph.replace()), strict=True):
+            torch.testing.assert_close(a, b)
+    assert counter.frame_count <= 2
+
+
 def test_backend_is_chosen_when_the_op_runs_and_kept_for_backward(monkeypatch):
     def pool(x, S, graph):
         return tritonpool.coarsen(graph.replace(x=x), S).x.square().sum()

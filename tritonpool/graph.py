@@ -125,7 +125,13 @@ class Graph:
         self._edge_index = edge_index
         self._batch = batch
         self._num_graphs = num_graphs
+        self._forget()
+
+    def _forget(self) -> None:
+        """No plan is known, nor the one of compiled code, which is of use there only: it counts
+        edges in an order of its own."""
         self._plan: Plan | None = None
+        self._compiled_plan: Plan | None = None
 
     @property
     def edge_index(self) -> Tensor:
@@ -136,7 +142,8 @@ class Graph:
 
     @edge_index.setter
     def edge_index(self, value: Tensor) -> None:
-        self._edge_index, self._plan = value, None
+        self._edge_index = value
+        self._forget()
 
     @property
     def batch(self) -> Tensor | None:
@@ -145,7 +152,8 @@ class Graph:
 
     @batch.setter
     def batch(self, value: Tensor | None) -> None:
-        self._batch, self._plan = value, None
+        self._batch = value
+        self._forget()
 
     @property
     def num_graphs(self) -> int:
@@ -154,7 +162,8 @@ class Graph:
 
     @num_graphs.setter
     def num_graphs(self, value: int) -> None:
-        self._num_graphs, self._plan = value, None
+        self._num_graphs = value
+        self._forget()
 
     @property
     def num_nodes(self) -> int:
@@ -178,9 +187,7 @@ class Graph:
         ValueError
             if an edge is out of range or joins two graphs, or if ``batch`` is not sorted
         """
-        if self._plan is None:
-            self._plan = self._make_plan(grouped=False)
-        return self._plan
+        return self._known_plan(grouped=False)
 
     @property
     def grouped_plan(self) -> Plan:
@@ -191,14 +198,21 @@ class Graph:
         ValueError
             as for :attr:`plan`, and if the edges of different graphs are mixed
         """
+        return self._known_plan(grouped=True)
+
+    def _known_plan(self, grouped: bool) -> Plan:
+        """The plan, made at first use."""
+        asked = self.edge_index, self.batch, self.num_nodes, self.num_graphs, grouped
+        if self._plan is None and torch.compiler.is_compiling():
+            known = self._compiled_plan
+            if known is None or (grouped and known.order is not None):
+                self._compiled_plan = make_plan(*asked)
+            return self._compiled_plan
         if self._plan is None:
-            self._plan = self._make_plan(grouped=True)
-        elif self._plan.order is not None:
+            self._plan = make_plan(*asked)
+        elif grouped and self._plan.order is not None:
             raise ValueError(MIXED)
         return self._plan
-
-    def _make_plan(self, grouped: bool) -> Plan:
-        return make_plan(self.edge_index, self.batch, self.num_nodes, self.num_graphs, grouped)
 
     def replace(self, **changes: object) -> Graph:
         """The same graphs with some tensors exchanged (``x``, ``edge_attr``, ``edge_weight``);
@@ -224,7 +238,7 @@ class Graph:
             self.batch,
             self.num_graphs,
         )
-        graph._plan = self._plan
+        graph._plan, graph._compiled_plan = self._plan, self._compiled_plan
         return graph
 
     def _map(self, move: Callable[[Tensor], Tensor], plan: Plan | None) -> Graph:
