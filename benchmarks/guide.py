@@ -10,7 +10,6 @@ import argparse
 import statistics
 from pathlib import Path
 
-from benchmarks import MOST_CLUSTERS
 from benchmarks.experiment import Experiment, run_all, save
 
 __all__ = ["main"]
@@ -26,7 +25,8 @@ def main() -> None:
     parser.add_argument("--batch-sizes", type=int, nargs="+", default=[16, 32, 64, 128, 256])
     parser.add_argument("--ratios", type=float, nargs="+", default=[0.1, 0.25, 0.5])
     parser.add_argument("--encoders", nargs="+", default=["bond"], help="of the coarse graph")
-    parser.add_argument("--seeds", type=int, nargs="+", default=[42, 43])
+    parser.add_argument("--max-clusters", type=int, help="default: that of tritonpool train")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[42, 43, 44])
     parser.add_argument("--jobs", type=int, default=1, help="trainings at a time")
     parser.add_argument("--output", type=Path, default=Path("guide-results"))
     parser.add_argument("--csv", type=Path, help="file for all rows")
@@ -38,8 +38,11 @@ def main() -> None:
     for encoder in args.encoders:
         for ratio in args.ratios:
             words = ["--diffpool-ratio", f"{ratio:g}", "--diffpool-encoder", encoder]
-            words += ["--diffpool-max-clusters", str(MOST_CLUSTERS)]
-            models[f"ratio {ratio:g}, {encoder}"] = words
+            name = f"ratio {ratio:g}, {encoder}"
+            if args.max_clusters is not None:
+                words += ["--diffpool-max-clusters", str(args.max_clusters)]
+                name += f", at most {args.max_clusters} clusters"
+            models[name] = words
     plan = [
         Experiment(
             f"{model}, batch {size}, seed {seed}",

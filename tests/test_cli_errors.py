@@ -86,7 +86,11 @@ OPTIONS = [
     (("--frobnicate",), "unrecognized arguments: --frobnicate"),
     (
         ("--split-sizes", 80, 10, 10),
-        "argument --split-sizes: must be shares from 0 to 1, such as 0.8 0.1 0.1, got 80 10 10",
+        "argument --split-sizes: must be shares from 0 to 1 that add up to 1, such as 0.8 0.1 0.1",
+    ),
+    (
+        ("--split-sizes", 0.8, 0.1, 0.3),
+        "argument --split-sizes: must be shares from 0 to 1 that add up to 1, such as 0.8 0.1 0.1",
     ),
     # options that contradict another
     (
@@ -465,3 +469,30 @@ def test_an_error_nobody_foresaw_has_a_traceback_with_v_only(data, tmp_path, mon
     captured = capsys.readouterr().err
     assert re.search(r"Traceback .*ArithmeticError: two and two is five\n", captured, re.DOTALL)
     assert not (tmp_path / "out").exists()
+
+
+def test_an_infinite_descriptor_has_a_name(refused, tmp_path, monkeypatch):
+    (tmp_path / "data.csv").write_text(
+        "smiles,y\n"
+        + "".join(f"{'C' * n}O,{n}\n" for n in range(1, 12))
+        + "[*]C=Cc1ccc([*])n1CCCCCCCCCCCC,1\n"
+    )
+    words = ("--molecule-featurizers", "rdkit_2d")
+    message = refused(tmp_path / "data.csv", *words, code=1)
+    assert re.match("the descriptor '.*PartialCharge' of '.*' is infinite; leave it out", message)
+    rows = np.ones((12, 3))
+    rows[4, 2] = np.inf
+    np.savez(tmp_path / "d.npz", rows)
+    message = refused(tmp_path / "data.csv", "--descriptors-path", tmp_path / "d.npz", code=1)
+    assert message.startswith("descriptor 2 (the first is 0) of 'CCCCCO' is infinite; leave it out")
+
+
+def test_a_config_file_that_is_not_there(refused, data):
+    message = refused(data, "--config-path", "no.toml", code=1)
+    assert message.startswith("Unable to open config file: no.toml")
+
+
+def test_a_row_of_a_table_without_header(refused, tmp_path):
+    (tmp_path / "data.csv").write_text("CC,1\nC(C,2\nCCC,3\n")
+    message = refused(tmp_path / "data.csv", "--no-header-row", code=1)
+    assert message.startswith(f"'{tmp_path / 'data.csv'}', row 2: the SMILES 'C(C' in column")

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 import torch
-from cli_tools import tritonpool
+from cli_tools import train, tritonpool, write_table
 
 import tritonpool as package
 from tritonpool.cli import info
@@ -124,3 +124,18 @@ def test_q_leaves_warnings_and_qq_errors(words, shown, capsys, monkeypatch):
     assert tritonpool("info", *words) == 0
     lines = capsys.readouterr().err.splitlines()
     assert "".join(line[-1] for line in lines) == shown
+
+
+@pytest.mark.parametrize("quiet", [0, 1, 2])
+def test_quiet_is_quiet(tmp_path, capfd, recwarn, quiet):
+    data = write_table(tmp_path / "data.csv", 24)
+    words = ["-" + "q" * quiet] if quiet else []
+    assert train(data, tmp_path / "m", *words) == 0
+    captured = capfd.readouterr()
+    shown = captured.out + captured.err
+    assert ("the model learns 'y'" in shown) == (quiet == 0)
+    assert ("Loaded model weights from" in shown) == (quiet == 0)
+    assert ("Trainable params" in shown) == (quiet == 0)
+    assert ("WARNING" in shown) == (quiet < 2)
+    assert ("Epoch" in shown) == (quiet < 2)
+    assert bool(recwarn.list) == (quiet < 2)

@@ -47,7 +47,7 @@ def test_a_model_with_atom_descriptors(refused, data, tmp_path, capsys):
     given = ("--atom-descriptors-path", descriptors(data, tmp_path / "d.npz"))
     assert train(data, tmp_path / "first", *given) == 0
     best = tmp_path / "first" / "model_0" / "best.pt"
-    expected = "the model expects 2 descriptors of each atom, but got none; chemprop's option"
+    expected = "it takes 2 descriptors of atoms, but 0 are given; see --atom-descriptors-path"
     assert refused(data, "--from-foundation", best).startswith(
         f"the model does not fit the data: {expected}"
     )

@@ -9,6 +9,8 @@ import pytest
 from cli_tools import chemprop_command, train, tritonpool, write_pairs, write_table
 from rdkit import Chem
 
+# chemprop's own
+OLD_NUMPY = pytest.mark.filterwarnings("ignore:__array_wrap__:DeprecationWarning")
 COMMANDS = {"predict": (), "fingerprint": ("--ffn-block-index", 1)}
 
 
@@ -142,3 +144,126 @@ def test_descriptors_left_out_or_too_many(refused, tmp_path, data):
         "was trained with 1 descriptors of molecules, but none of --descriptors-path, "
         "--descriptors-columns, --molecule-featurizers is given"
     )
+
+
+def test_descriptors_of_another_width(refused, tmp_path, data):
+    table = pd.read_csv(data).assign(d=1.5, e=2.5)
+    table.to_csv(tmp_path / "more.csv", index=False)
+    words = ("--target-columns", table.columns[1], "--descriptors-columns", "d")
+    assert train(tmp_path / "more.csv", tmp_path / "with", *words) == 0
+    words = ("--descriptors-columns", "d", "e")
+    message = refused(1, tmp_path / "more.csv", *words, models=(tmp_path / "with",))
+    assert message.startswith("argument --test-path: the model in ")
+    assert "it takes 1 descriptors of molecules, but 2 are given; see --descriptors-p" in message
+
+
+def test_features_of_another_width(refused, tmp_path, data):
+    message = refused(1, data, "--multi-hot-atom-featurizer-mode", "ORGANIC")
+    assert "it takes 72 features of atoms, but 44 are given; see --atom-features-path, " in message
+    mols = [Chem.MolFromSmiles(text) for text in pd.read_csv(data)["smiles"]]
+    np.savez(tmp_path / "bonds.npz", *(np.ones((mol.GetNumBonds(), 3)) for mol in mols))
+    message = refused(1, data, "--bond-features-path", tmp_path / "bonds.npz")
+    assert "it takes 14 features of bonds, but 17 are given; see --bond-features-path" in message
+    np.savez(tmp_path / "atoms.npz", *(np.ones((mol.GetNumAtoms(), 2)) for mol in mols))
+    message = refused(1, data, "--atom-descriptors-path", tmp_path / "atoms.npz")
+    assert "it takes 0 descriptors of atoms, but 2 are given; see --atom-desc" in message
+
+
+def test_an_uncertainty_that_a_model_does_not_have(data, model, capsys):
+    words = ("--test-path", data, "--model-paths", model, "--uncertainty-method")
+    for method, task in (("mve", "regression-mve"), ("evidential-total", "regression-evidential")):
+        assert tritonpool("predict", *words, method) == 2
+        message = capsys.readouterr().err
+        assert f"{method!r} needs a model of --task-type {task}, but that in " in message
+        assert message.endswith(" is one of 'regression'\n")
+
+
+@OLD_NUMPY
+@pytest.mark.parametrize("option", ["--cal-path", "--evaluation-methods"])
+def test_measured_values_are_needed_to_compare_with(tmp_path, data, model, capsys, option):
+    table = pd.read_csv(data)
+    (target,) = table.columns.drop("smiles")
+    words = ["--model-paths", model, "--uncertainty-method", "dropout", "-o", tmp_path / "p.csv"]
+    words += ["--calibration-method", "zscaling"] if option == "--cal-path" else []
+    asked = "nll-regression" if option == "--evaluation-methods" else tmp_path / "new.csv"
+    words += ["-i", tmp_path / "new.csv", option, asked]
+    table.to_csv(tmp_path / "new.csv", index=False)
+    assert tritonpool("predict", *words) == 0
+    table.drop(columns=target).to_csv(tmp_path / "new.csv", index=False)
+    assert tritonpool("predict", *words) == 1
+    message = capsys.readouterr().err
+    assert f"argument {option}: needs the measured values, but '{tmp_path / 'new.csv'}'" in message
+    assert f"has no column {target!r}; its columns are 'smiles'" in message
+    table.assign(**{target: "high"}).to_csv(tmp_path / "new.csv", index=False)
+    assert tritonpool("predict", *words) == 1
+    assert f"the value 'high' in column {target!r} is not a finite" in capsys.readouterr().err
+
+
+@OLD_NUMPY
+def test_calibration_with_features_of_its_own(tmp_path, data, capsys):
+    """chemprop 2.3 reads none of these files."""
+    mols = [Chem.MolFromSmiles(text) for text in pd.read_csv(data)["smiles"]]
+    np.savez(tmp_path / "d.npz", np.arange(48.0).reshape(24, 2))
+    np.savez(tmp_path / "wide.npz", np.ones((24, 3)))
+    np.savez(tmp_path / "a.npz", *(np.ones((mol.GetNumAtoms(), 2)) for mol in mols))
+    np.savez(tmp_path / "other.npz", *(np.ones((mol.GetNumAtoms() + 1, 2)) for mol in mols))
+    given = ("--descriptors-path", tmp_path / "d.npz", "--atom-features-path", tmp_path / "a.npz")
+    assert train(data, tmp_path / "m", *given) == 0
+    words = ("-i", data, "--model-paths", tmp_path / "m", *given, "-o", tmp_path / "p.csv")
+    words += ("--cal-path", data, "--uncertainty-method", "dropout")
+    words += ("--calibration-method", "zscaling")
+
+    def predict(descriptors: str, atoms: str) -> int:
+        cal = ("--cal-descriptors-path", tmp_path / descriptors)
+        return tritonpool("predict", *words, *cal, "--cal-atom-features-path", tmp_path / atoms)
+
+    assert predict("d.npz", "a.npz") == 0
+    assert len(pd.read_csv(tmp_path / "p.csv")) == 24
+    capsys.readouterr()
+    assert predict("d.npz", "other.npz") == 1
+    assert "argument --cal-atom-features-path: there are " in capsys.readouterr().err
+    assert predict("wide.npz", "a.npz") == 1
+    message = capsys.readouterr().err
+    assert "argument --cal-path: the model in " in message
+    assert "it takes 2 descriptors of molecules, but 3 are given" in message
+    cal = ("--cal-descriptors-path", tmp_path / "d.npz", tmp_path / "d.npz")
+    assert tritonpool("predict", *words, *cal) == 2
+    assert "argument --cal-descriptors-path: takes one file" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", [*COMMANDS, "clusters"])
+def test_other_molecules_than_in_the_training_are_warned_about(
+    tmp_path, data, model, capsys, command
+):
+    out = tmp_path / "out" if command == "clusters" else tmp_path / "out.csv"
+    words = (command, "-i", data, "--model-paths", model, "-o", out)
+    words += COMMANDS.get(command, ())
+    assert tritonpool(*words) == 0
+    assert "predictions may be wrong" not in capsys.readouterr().err
+    assert tritonpool(*words, "--add-h") == 0
+    assert (
+        f"the models in '{model}' were trained without --add-h, but are applied with --add-h"
+        in capsys.readouterr().err
+    )
+
+
+@OLD_NUMPY
+def test_models_that_are_missing_are_warned_about(tmp_path, data, capsys):
+    folder = tmp_path / "m"
+    assert train(data, folder, "--ensemble-size", 2, "--add-h") == 0
+    words = ("predict", "-i", data, "-o", tmp_path / "p.csv", "--add-h", "--model-paths")
+    capsys.readouterr()
+    assert tritonpool(*words, folder) == 0
+    assert tritonpool(*words, folder / "model_0") == 0
+    assert "models that" not in capsys.readouterr().err
+    (folder / "model_1" / "best.pt").unlink()
+    assert tritonpool(*words, folder) == 0
+    message = f"'{folder}' holds 1 of the 2 models that its config.toml asks for"
+    assert message in capsys.readouterr().err
+
+
+def test_a_config_file_that_cannot_be_read_is_passed_over(tmp_path, data, capsys):
+    assert train(data, tmp_path / "m") == 0
+    (tmp_path / "m" / "config.toml").write_bytes(b"\xff\xfe = [\n")
+    assert tritonpool("predict", "-i", data, "--model-paths", tmp_path / "m", "--add-h") == 0
+    assert "predictions may be wrong" not in capsys.readouterr().err

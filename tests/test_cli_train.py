@@ -343,3 +343,17 @@ def test_bounded_targets(tmp_path):
     data = write_table(tmp_path / "data.csv", y=lambda row, text: f"{'<>'[row % 2]}{len(text)}")
     assert train(data, tmp_path / "out", "--loss-function", "bounded-mse") == 0
     assert np.isfinite(predictions(tmp_path / "out").astype(float)).all()
+
+
+def test_molecules_to_train_and_to_judge_by_are_told_of(tmp_path, capsys):
+    texts = ["CCO", "OCC", "CCN", "CCC", "CCCC", "CCF", "C=C", "c1ccccc1"]
+    parts = ["train", "test", *["train"] * 4, "val", "test"]
+    rows = [
+        f"{text},{row},{part}" for row, (text, part) in enumerate(zip(texts, parts, strict=True))
+    ]
+    (tmp_path / "data.csv").write_text("\n".join(["smiles,y,part", *rows]) + "\n")
+    words = ("--splits-column", "part", "--target-columns", "y")
+    assert train(tmp_path / "data.csv", tmp_path / "m", *words) == 0
+    shown = capsys.readouterr().err
+    assert "1 of the 2 molecules in the test part of split 0 are in its training part" in shown
+    assert "in the validation part" not in shown and "the model learns" not in shown

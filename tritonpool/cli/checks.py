@@ -129,10 +129,12 @@ def _check_ranges(args: argparse.Namespace) -> None:
             )
     if not 0 <= args.dropout < 1:
         raise UsageError(f"argument --dropout: must be from 0 to below 1, got {args.dropout:g}")
-    if any(not 0 <= share <= 1 for share in args.split_sizes):
+    shares = args.split_sizes
+    # written with two decimals, three thirds are 0.99
+    if any(not 0 <= share <= 1 for share in shares) or abs(sum(shares) - 1) > 0.011:
         raise UsageError(
-            "argument --split-sizes: must be shares from 0 to 1, such as 0.8 0.1 0.1, got "
-            + " ".join(f"{share:g}" for share in args.split_sizes)
+            "argument --split-sizes: must be shares from 0 to 1 that add up to 1, such as "
+            "0.8 0.1 0.1, got " + " ".join(f"{share:g}" for share in shares)
         )
     if args.grad_clip is not None and not args.grad_clip >= 0:
         raise UsageError(f"argument --grad-clip: must be 0 or more, got {args.grad_clip:g}")

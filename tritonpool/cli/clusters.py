@@ -23,6 +23,7 @@ from tritonpool.cli.data import unsplit_loader
 from tritonpool.cli.errors import InputError, UsageError
 from tritonpool.cli.features import check_feature_files
 from tritonpool.cli.ranges import whole_number
+from tritonpool.cli.recorded import warn_of_differences
 from tritonpool.cli.saved import trained_models
 from tritonpool.cli.tables import check_files, smiles_by_column
 from tritonpool.clusters.measures import Measures, atom_kinds, mean_measures, measure
@@ -102,6 +103,7 @@ def run(args: argparse.Namespace) -> None:
     check_feature_files(args.test_path, args)
     texts = smiles_by_column(args.test_path, args)
     paths = _models(args)
+    warn_of_differences(paths, args)
     check_writable(args.output_dir)
     loader = unsplit_loader(args, len(texts) > 1)
     for number, path in enumerate(paths):

@@ -22,7 +22,7 @@ from chemprop.cli.train import (
     load_and_use_pretrained_model_scalers,
     normalize_inputs,
 )
-from chemprop.data import ReactionDatapoint
+from chemprop.data import MoleculeDatapoint, ReactionDatapoint
 from chemprop.data import build_dataloader as chemprop_dataloader
 from chemprop.nn.transforms import UnscaleTransform
 from rdkit import Chem
@@ -31,7 +31,7 @@ from torch.utils.data import DataLoader, Dataset
 from tritonpool.chemprop.collate import build_dataloader
 from tritonpool.cli.checks import on_gpu
 from tritonpool.cli.errors import InputError
-from tritonpool.cli.features import check_atoms
+from tritonpool.cli.features import check_points
 from tritonpool.cli.options import settings_from
 from tritonpool.cli.splits import check_splits
 from tritonpool.cli.tables import blaming_smiles, count_rows
@@ -95,8 +95,7 @@ class Prepared:
                 found.update(np.asarray(point.y, dtype=float).tobytes())
             for dataset in others:  # their points are named after the first component
                 for point in dataset.data:
-                    reaction = isinstance(point, ReactionDatapoint)
-                    for mol in (point.rct, point.pdt) if reaction else (point.mol,):
+                    for mol in _molecules_of(point):
                         found.update(f"{Chem.MolToSmiles(mol)}\n".encode())
         return found.hexdigest()
 
@@ -157,7 +156,7 @@ def read_splits(args: argparse.Namespace, folder: Path, splits_file: Path | None
         raise
     args.num_replicates = local.num_replicates
     for part in (*train, *val, *test):
-        check_atoms(part)
+        check_points(part)
     splits = Splits(train, val, test, folder)
     for part in splits.train:
         if len(part[0]) == 0:
@@ -167,7 +166,33 @@ def read_splits(args: argparse.Namespace, folder: Path, splits_file: Path | None
             raise InputError(f"the training part of the split is empty; see {option}")
     if args.train_size is not None and splits_file is None:
         _subsample(splits, args.train_size, args.data_seed)
+    if not args.use_cuikmolmaker_featurization:  # which makes no molecules beforehand
+        _warn_of_repeats(splits)
     return splits
+
+
+def _warn_of_repeats(splits: Splits) -> None:
+    """Tell of molecules that a model is trained on and judged by."""
+    for i, (train, *others) in enumerate(splits):
+        known = set(_canonical(train))
+        for name, part in zip(("validation", "test"), others, strict=True):
+            texts = list(_canonical(part))
+            if repeated := sum(text in known for text in texts):
+                logger.warning(
+                    "%d of the %d molecules in the %s part of split %d are in its training part "
+                    "too: their errors say little about new molecules",
+                    *(repeated, len(texts), name, i),
+                )
+
+
+def _canonical(part: list) -> Iterator[tuple[str, ...]]:
+    """Of each row the canonical SMILES in all its columns."""
+    for points in zip(*(part or []), strict=True):
+        yield tuple(Chem.MolToSmiles(mol) for point in points for mol in _molecules_of(point))
+
+
+def _molecules_of(point: MoleculeDatapoint | ReactionDatapoint) -> tuple[Chem.Mol, ...]:
+    return (point.rct, point.pdt) if isinstance(point, ReactionDatapoint) else (point.mol,)
 
 
 def _subsample(splits: Splits, size: int, seed: int) -> None:
@@ -278,8 +303,11 @@ def pools(args: argparse.Namespace) -> bool:
     return args.diffpool_levels != 0
 
 
-def unsplit_loader(args: argparse.Namespace, several: bool) -> DataLoader:
-    """The molecules and reactions of ``--test-path`` in their order, without targets.
+def unsplit_loader(
+    args: argparse.Namespace, several: bool, calibration: bool = False
+) -> DataLoader:
+    """The molecules and reactions of ``--test-path``, or of ``--cal-path``, in their order, without
+    targets.
 
     Raises
     ------
@@ -297,7 +325,8 @@ def unsplit_loader(args: argparse.Namespace, several: bool) -> DataLoader:
         "weight_col": None,
         "bounded": False,
     }
-    with blaming_smiles([args.test_path], args):
-        loader = prepare_data_loader(args, several, False, False, wanted)
-    check_atoms(each.data for each in getattr(loader.dataset, "datasets", [loader.dataset]))
+    with blaming_smiles([args.cal_path if calibration else args.test_path], args):
+        loader = prepare_data_loader(args, several, False, calibration, wanted)
+    parts = (each.data for each in getattr(loader.dataset, "datasets", [loader.dataset]))
+    check_points(parts, "cal_" if calibration else "")
     return loader

@@ -4,71 +4,139 @@ from __future__ import annotations
 
 import argparse
 import zipfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
+from chemprop.data import BatchMolGraph, MoleculeDatapoint, ReactionDatapoint
+from chemprop.models import MPNN, MulticomponentMPNN
+from rdkit.Chem import Descriptors
+from torch import Tensor
 
 from tritonpool.cli.errors import InputError
 from tritonpool.cli.options import flag
 from tritonpool.cli.tables import count_rows
 
-__all__ = ["OF_ATOMS", "check_atoms", "check_feature_files"]
+__all__ = ["OF_ATOMS", "OF_MOLECULES", "check_feature_files", "check_points", "mismatch"]
 
 OF_ATOMS = ("atom_features_path", "atom_descriptors_path", "bond_features_path")
+OF_MOLECULES = ("descriptors_path", "descriptors_columns", "molecule_featurizers")
 # what chemprop's data points hold of the files: the attribute, what it has rows for, the option
 ROWS = (
-    ("V_f", "atoms", "--atom-features-path"),
-    ("V_d", "atoms", "--atom-descriptors-path"),
-    ("E_f", "bonds", "--bond-features-path"),
+    ("V_f", "atoms", "atom_features_path"),
+    ("V_d", "atoms", "atom_descriptors_path"),
+    ("E_f", "bonds", "bond_features_path"),
 )
 
 
-def check_feature_files(table: Path, args: argparse.Namespace) -> None:
-    """Check that the files which options name hold something for each row of a table.
+def check_feature_files(table: Path, args: argparse.Namespace, prefix: str = "") -> None:
+    """Check that the files which options, whose names begin with ``prefix``, name hold something
+    for each row of a table.
 
     Raises
     ------
     InputError
         If one is not there, is no .npz file, or has more or fewer rows.
     """
-    atoms = [(flag(name), path) for name in OF_ATOMS for path in _paths(getattr(args, name))]
-    if args.descriptors_path is None and not atoms:
+    names = [prefix + name for name in OF_ATOMS]
+    atoms = [(flag(name), path) for name in names for path in _paths(getattr(args, name))]
+    whole = prefix + "descriptors_path"
+    option, descriptors = flag(whole), getattr(args, whole)
+    if descriptors is None and not atoms:
         return
     rows = count_rows([table], args)
-    if args.descriptors_path is not None:
-        with _open(args.descriptors_path, "--descriptors-path") as arrays:
+    if descriptors is not None:
+        with _open(descriptors, option) as arrays:
             if "arr_0" not in arrays:
                 raise InputError(
-                    f"argument --descriptors-path: {str(args.descriptors_path)!r} has no array "
-                    f"'arr_0', with a row for each molecule"
+                    f"argument {option}: {str(descriptors)!r} has no array 'arr_0', with a row for "
+                    f"each molecule"
                 )
-            _compare("--descriptors-path", args.descriptors_path, len(arrays["arr_0"]), rows)
+            _compare(option, descriptors, len(arrays["arr_0"]), rows)
     for option, path in atoms:
         with _open(path, option) as arrays:
             _compare(option, path, len(arrays.files), rows)
 
 
-def check_atoms(components: Iterable[list]) -> None:
-    """Check that the data points of each component have a row for each of their atoms or bonds.
+def check_points(components: Iterable[list], prefix: str = "") -> None:
+    """Check that the data points of each component have a row for each of their atoms or bonds, and
+    descriptors that are finite; the names of the options that gave these begin with ``prefix``.
 
     Raises
     ------
     InputError
-        If one has more or fewer.
+        If one has more or fewer rows, or a descriptor is infinite.
     """
     for points in components:
         for point in points:
-            for name, what, option in ROWS:
-                values = getattr(point, name, None)
-                if values is None:
-                    continue
-                count = point.mol.GetNumAtoms() if what == "atoms" else point.mol.GetNumBonds()
-                if len(values) != count:
-                    raise InputError(
-                        f"argument {option}: there are {len(values)} rows for {point.name!r}, "
-                        f"which has {count} {what}"
-                    )
+            _check_rows(point, prefix)
+            if point.x_d is not None and not np.isfinite(point.x_d).all():
+                raise InputError(
+                    f"{_descriptor(point.x_d)} of {point.name!r} is infinite; leave it out, or "
+                    f"take scaled ones such as --molecule-featurizers v1_rdkit_2d_normalized"
+                )
+
+
+def _check_rows(point: MoleculeDatapoint | ReactionDatapoint, prefix: str) -> None:
+    for name, what, option in ROWS:
+        values = getattr(point, name, None)
+        if values is None:
+            continue
+        count = point.mol.GetNumAtoms() if what == "atoms" else point.mol.GetNumBonds()
+        if len(values) != count:
+            raise InputError(
+                f"argument {flag(prefix + option)}: there are {len(values)} rows for "
+                f"{point.name!r}, which has {count} {what}"
+            )
+
+
+def _descriptor(values: np.ndarray) -> str:
+    """The first infinite descriptor of a molecule, by its name if they are RDKit's."""
+    first = int((~np.isfinite(values)).argmax())
+    if len(values) == len(Descriptors.descList):
+        return f"the descriptor {Descriptors.descList[first][0]!r}"
+    return f"descriptor {first} (the first is 0)"
+
+
+def mismatch(
+    model: MPNN | MulticomponentMPNN,
+    bmgs: Sequence[BatchMolGraph],
+    V_ds: Sequence[Tensor | None],
+    X_d: Tensor | None,
+) -> str | None:
+    """What a model takes of atoms, bonds and molecules, where a batch has another number of it:
+    ``"it takes 5 descriptors of molecules, but 3 are given; see --descriptors-path, ..."``.
+
+    Parameters
+    ----------
+    model
+        The model.
+    bmgs, V_ds
+        Graphs and descriptors of atoms, for each column of molecules.
+    X_d
+        Descriptors of molecules.
+    """
+
+    def width(rows: Tensor | None) -> int:
+        return 0 if rows is None else rows.shape[1]
+
+    blocks = getattr(model.message_passing, "blocks", [model.message_passing])
+    modes = ("multi_hot_atom_featurizer_mode", "rxn_mode")
+    pairs = []
+    for block, bmg, V_d in zip(blocks, bmgs, V_ds, strict=True):
+        takes = block.hparams
+        pairs += [
+            ("features of atoms", takes["d_v"], width(bmg.V), ("atom_features_path", *modes)),
+            ("features of bonds", takes["d_e"], width(bmg.E), ("bond_features_path", "rxn_mode")),
+            ("descriptors of atoms", takes["d_vd"] or 0, width(V_d), ("atom_descriptors_path",)),
+        ]
+    wanted = model.predictor.input_dim - model.message_passing.output_dim
+    pairs.append(("descriptors of molecules", wanted, width(X_d), OF_MOLECULES))
+    for what, takes, given, options in pairs:
+        if takes != given:
+            see = ", ".join(map(flag, options))
+            return f"it takes {takes} {what}, but {given} are given; see {see}"
+    return None
 
 
 def _paths(given: dict | list | None) -> list[Path]:

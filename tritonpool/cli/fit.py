@@ -34,6 +34,7 @@ from tritonpool.chemprop.message_passing import DiffPoolMixin
 from tritonpool.cli.callbacks import Checkpoints, Generators, History, SameData
 from tritonpool.cli.data import Prepared, model_paths
 from tritonpool.cli.errors import InputError
+from tritonpool.cli.features import mismatch
 from tritonpool.cli.options import settings_from
 from tritonpool.cli.saved import saved_encoder
 
@@ -116,6 +117,10 @@ def try_out(model: MPNN, data: Prepared) -> None:
     try:
         batch = next(iter(DataLoader(data.train, batch_size=2, collate_fn=collate)))
         bmg, V_d, X_d, targets, *rest = batch
+        many = isinstance(data.train, MulticomponentDataset)
+        found = mismatch(model, bmg if many else [bmg], V_d if many else [V_d], X_d)
+        if found is not None:
+            raise ValueError(found)
         with torch.no_grad(), use_backend("auto"):
             predicted = model.predictor.train_step(model.fingerprint(bmg, V_d, X_d))
             if predicted.shape[1] != targets.shape[1]:
@@ -201,7 +206,8 @@ def _fit(
     trainer_logger = _logger(folder)
     trainer = pl.Trainer(
         logger=trainer_logger,
-        enable_progress_bar=True,
+        enable_progress_bar=logger.isEnabledFor(logging.WARNING),
+        enable_model_summary=logger.isEnabledFor(logging.INFO),
         devices=args.devices,
         callbacks=[*kept, history, best, *others],
         **trainer_options(args),

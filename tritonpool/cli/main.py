@@ -8,6 +8,7 @@ import logging
 import os
 import sys
 import traceback
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -117,7 +118,10 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise UsageError("argument -q: not allowed with argument -v")
         _start_log(mode, logfile, LEVELS.get(1 if verbose else -quiet, logging.ERROR))
         logger.debug("running %s with %s", prog, vars(args))
-        getattr(command, COMMANDS[mode].run)(args)
+        with warnings.catch_warnings():
+            if quiet > 1:
+                warnings.simplefilter("ignore")
+            getattr(command, COMMANDS[mode].run)(args)
     except KeyboardInterrupt:
         print(f"{prog}: error: interrupted", file=sys.stderr)
         return 1
@@ -162,6 +166,8 @@ def _start_log(mode: str, logfile: str | None, level: int) -> None:
         datefmt="%Y-%m-%dT%H:%M:%S",
         force=True,
     )
+    for name in ("lightning.pytorch", "lightning.fabric"):  # which hold on to levels of their own
+        logging.getLogger(name).setLevel(max(level, logging.INFO))
 
 
 def _report(error: Exception, prog: str, verbose: bool) -> int:

@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import argparse
 import json
+from pathlib import Path
 from typing import NoReturn
 
-from configargparse import ArgumentParser, DefaultConfigFileParser
+from configargparse import (
+    ArgumentParser,
+    ConfigFileParserException,
+    DefaultConfigFileParser,
+)
 
-__all__ = ["Parser", "logging_options"]
+__all__ = ["Parser", "logging_options", "read_config"]
 
 
 class _ConfigFile(DefaultConfigFileParser):
@@ -24,7 +29,8 @@ class _ConfigFile(DefaultConfigFileParser):
 
 
 class Parser(ArgumentParser):
-    """Parser whose errors are one line on standard error, with exit code 2.
+    """Parser whose errors are one line on standard error, with exit code 2, or 1 where a
+    configuration file cannot be opened.
 
     It is configargparse's, as chemprop's is, so that ``--config-path`` works.
     """
@@ -33,8 +39,9 @@ class Parser(ArgumentParser):
         super().__init__(*args, config_file_parser_class=_ConfigFile, **kwargs)
 
     def error(self, message: str) -> NoReturn:
-        """Print one line and leave with code 2."""
-        self.exit(2, f"{self.prog}: error: {message}\n")
+        """Print one line and leave."""
+        code = 1 if message.startswith("Unable to open config file") else 2
+        self.exit(code, f"{self.prog}: error: {message}\n")
 
 
 def logging_options(folder: str) -> argparse.ArgumentParser:
@@ -58,6 +65,16 @@ def logging_options(folder: str) -> argparse.ArgumentParser:
         "-q",
         action="count",
         default=0,
-        help="log warnings and errors only, or with -qq errors only",
+        help="log warnings and errors only, or with -qq errors only and no progress of a training",
     )
     return options
+
+
+def read_config(path: Path) -> dict[str, object]:
+    """The settings in a config.toml, texts or lists of texts under the names of options; none if it
+    cannot be read."""
+    try:
+        with path.open() as file:
+            return dict(_ConfigFile().parse(file))
+    except (OSError, ValueError, ConfigFileParserException):
+        return {}

@@ -8,19 +8,32 @@ from pathlib import Path
 
 from chemprop.cli import fingerprint, predict
 from chemprop.cli.common import process_common_args
-from chemprop.models import MPNN, MulticomponentMPNN, load_model
+from chemprop.models import load_model
+from chemprop.nn import PredictorRegistry
+from torch.utils.data import DataLoader
 
 from tritonpool.cli.checks import check_writable
 from tritonpool.cli.data import unsplit_loader
 from tritonpool.cli.errors import InputError, UsageError
-from tritonpool.cli.features import OF_ATOMS, check_feature_files
+from tritonpool.cli.features import OF_ATOMS, OF_MOLECULES, check_feature_files, mismatch
 from tritonpool.cli.options import flag
+from tritonpool.cli.recorded import warn_of_differences
 from tritonpool.cli.saved import SavedEncoder, columns_of, trained_models
-from tritonpool.cli.tables import blaming_smiles, check_columns, check_files
+from tritonpool.cli.tables import blaming_smiles, check_columns, check_files, check_targets
 
 __all__ = ["FingerprintSubcommand", "PredictSubcommand"]
 
-OF_MOLECULES = ("descriptors_path", "descriptors_columns", "molecule_featurizers")
+# the tasks whose models have what an uncertainty is made of
+UNCERTAINTIES = {
+    "mve": ("regression-mve",),
+    "evidential-total": ("regression-evidential",),
+    "evidential-epistemic": ("regression-evidential",),
+    "evidential-aleatoric": ("regression-evidential",),
+    "quantile-regression": ("regression-quantile",),
+    "classification": ("classification", "multiclass"),
+    "classification-dirichlet": ("classification-dirichlet",),
+    "multiclass-dirichlet": ("multiclass-dirichlet",),
+}
 
 
 class _Checked:
@@ -33,37 +46,68 @@ class _Checked:
         Raises
         ------
         UsageError
-            If an option names a column that is not there, or a model is for other columns.
+            If an option names a column that is not there, a model is for other columns, or it has
+            not the uncertainty that is asked for.
         InputError
-            If a file cannot be used.
+            If a file cannot be used, or models and data do not fit each other.
         argparse.ArgumentError
             From chemprop's own checks.
         """
-        tables = [args.test_path]
-        check_files(tables, args, "--test-path")
+        tables = {"": args.test_path}
+        check_files([args.test_path], args, "--test-path")
         if getattr(args, "cal_path", None) is not None:
             check_files([args.cal_path], args, "--cal-path")
-            tables.append(args.cal_path)
-        check_columns(tables, args)
+            tables["cal_"] = args.cal_path
+            _sort_calibration_files(args)
+        check_columns(list(tables.values()), args)
         models = trained_models(args)
         _check_ensemble(models, args)
-        check_feature_files(args.test_path, args)
-        if any(getattr(args, name) for name in OF_ATOMS):
-            unsplit_loader(process_common_args(copy.deepcopy(args)), columns_of(args) > 1)
+        _check_targets(models[0][1], args)
+        for prefix, table in tables.items():
+            check_feature_files(table, args, prefix)
+        _check_descriptors(models[0][0], args)
+        warn_of_differences([path for path, _ in models], args)
+        for prefix in tables:
+            if any(getattr(args, prefix + name) for name in OF_ATOMS):
+                _loader(args, bool(prefix))
         if args.output is not None:  # which chemprop opens when all is predicted
             check_writable(args.output.parent, "--output")
             args.output.parent.mkdir(parents=True, exist_ok=True)
+        given = copy.deepcopy(args)
         try:
-            with blaming_smiles(tables, args):
+            with blaming_smiles(list(tables.values()), args):
                 super().func(args)
-        except RuntimeError:
-            path, _ = models[0]
-            _blame_descriptors(load_model(path, columns_of(args) > 1), path, args)
+        except (RuntimeError, TypeError, ValueError, argparse.ArgumentError):
+            for prefix in tables:
+                _blame_features(models[0][0], given, bool(prefix))
             raise
 
 
+def _loader(args: argparse.Namespace, calibration: bool) -> DataLoader:
+    common = process_common_args(copy.deepcopy(args))
+    return unsplit_loader(common, columns_of(args) > 1, calibration)
+
+
+def _sort_calibration_files(args: argparse.Namespace) -> None:
+    """Give the files of ``--cal-*`` the form of the others, in place, which chemprop 2.3 omits."""
+
+    def words(name: str) -> list | None:
+        given = getattr(args, f"cal_{name}")
+        return None if given is None else [word for group in given for word in group]
+
+    atoms = argparse.Namespace(**{name: words(name) for name in OF_ATOMS})
+    atoms.bond_descriptors_path = None
+    for name, paths in vars(process_common_args(atoms)).items():
+        setattr(args, f"cal_{name}", paths)
+    whole = words("descriptors_path")
+    if whole is not None:
+        if len(whole) > 1:
+            raise UsageError("argument --cal-descriptors-path: takes one file")
+        args.cal_descriptors_path = Path(whole[0])
+
+
 def _check_ensemble(models: list[tuple[Path, SavedEncoder]], args: argparse.Namespace) -> None:
-    """Do all models predict the same, and are they enough for what is asked for?"""
+    """Do all models predict the same, and have they the uncertainty that is asked for?"""
     (first, known), *others = models
     for other, saved in others:
         if saved.predicts != known.predicts:
@@ -71,14 +115,31 @@ def _check_ensemble(models: list[tuple[Path, SavedEncoder]], args: argparse.Name
                 f"argument --model-paths: the models in {str(first)!r} and {str(other)!r} predict "
                 f"different targets, or were trained for another --task-type"
             )
-    if getattr(args, "uncertainty_method", None) == "ensemble" and not others:
+    method = getattr(args, "uncertainty_method", None)
+    if method == "ensemble" and not others:
         raise UsageError("argument --uncertainty-method: 'ensemble' needs several --model-paths")
+    tasks = {cls: name for name, cls in PredictorRegistry.items()}
+    needed, task = UNCERTAINTIES.get(method), tasks.get(known.predicts[0])
+    if needed is not None and task is not None and task not in needed:
+        raise UsageError(
+            f"argument --uncertainty-method: {method!r} needs a model of --task-type "
+            f"{' or '.join(needed)}, but that in {str(first)!r} is one of {task!r}"
+        )
 
 
-def _blame_descriptors(
-    model: MPNN | MulticomponentMPNN, path: Path, args: argparse.Namespace
-) -> None:
-    """Were descriptors of molecules left out that the model needs, or given where it has none?"""
+def _check_targets(model: SavedEncoder, args: argparse.Namespace) -> None:
+    """Have the tables, where predictions are compared with them, the targets of the model?"""
+    *_, names = model.predicts
+    if getattr(args, "cal_path", None) is not None:
+        check_targets(args.cal_path, names, args, "--cal-path")
+    if getattr(args, "evaluation_methods", None) is not None:
+        check_targets(args.test_path, names, args, "--evaluation-methods")
+
+
+def _check_descriptors(path: Path, args: argparse.Namespace) -> None:
+    """Were descriptors of molecules left out that the model needs, or given where it has none?
+    Not every use of a model fails then."""
+    model = load_model(path, columns_of(args) > 1)
     wanted = model.predictor.input_dim - model.message_passing.output_dim
     given = [flag(name) for name in OF_MOLECULES if getattr(args, name)]
     if bool(wanted) == bool(given):
@@ -88,7 +149,20 @@ def _blame_descriptors(
     raise InputError(
         f"the model in {str(path)!r} was trained {trained} descriptors of molecules, but {options} "
         f"is given"
-    ) from None
+    )
+
+
+def _blame_features(path: Path, args: argparse.Namespace, calibration: bool) -> None:
+    """Do the features and descriptors of the data have the widths that the model takes?"""
+    many = columns_of(args) > 1
+    bmg, V_d, X_d, *_ = next(iter(_loader(args, calibration)))
+    model = load_model(path, many)
+    found = mismatch(model, bmg if many else [bmg], V_d if many else [V_d], X_d)
+    if found is not None:
+        option = "--cal-path" if calibration else "--test-path"
+        raise InputError(
+            f"argument {option}: the model in {str(path)!r} does not fit the data: {found}"
+        ) from None
 
 
 class PredictSubcommand(_Checked, predict.PredictSubcommand):

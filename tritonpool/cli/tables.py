@@ -23,6 +23,7 @@ __all__ = [
     "check_columns",
     "check_files",
     "check_tables",
+    "check_targets",
     "count_rows",
     "smiles_by_column",
 ]
@@ -80,11 +81,11 @@ def check_tables(args: argparse.Namespace) -> None:
                 _check_column(option, name, path, table)
         for option in ("--target-columns", "--descriptors-columns", "--weight-column"):
             for name in named[option] or []:
-                _check_numbers(table[name], path, bounded and option == "--target-columns")
+                _check_numbers(table[name], path, args, bounded and option == "--target-columns")
         for name in named["--weight-column"] or []:
-            _check_weights(table[name], path)
+            _check_weights(table[name], path, args)
         for name in named["--splits-column"] or []:
-            _check_parts(table[name], path)
+            _check_parts(table[name], path, args)
         for name in args.target_columns:
             if path == args.data_path[0] and table[name].isna().all():
                 raise InputError(f"{str(path)!r} has no value in column {name!r}")
@@ -104,6 +105,24 @@ def check_columns(paths: Sequence[Path], args: argparse.Namespace) -> None:
         for option in ("smiles_columns", "reaction_columns", "descriptors_columns"):
             for name in getattr(args, option) or []:
                 _check_column(flag(option), name, path, table)
+
+
+def check_targets(path: Path, names: Sequence[str], args: argparse.Namespace, option: str) -> None:
+    """Check that a table has the targets of a model, as ``option`` needs them.
+
+    Raises
+    ------
+    InputError
+        If one is missing or not a number.
+    """
+    table = _read(path, args)
+    for name in names:
+        if name not in table.columns:
+            raise InputError(
+                f"argument {option}: needs the measured values, but {str(path)!r} has no column "
+                f"{name!r}; its columns are {', '.join(map(repr, table.columns))}"
+            )
+        _check_numbers(table[name], path, args)
 
 
 def count_rows(paths: Sequence[Path], args: argparse.Namespace) -> int:
@@ -173,46 +192,51 @@ def _check_column(option: str, name: str, path: Path, table: pd.DataFrame) -> No
         )
 
 
-def _check_numbers(values: pd.Series, path: Path, bounded: bool) -> None:
+def _check_numbers(
+    values: pd.Series, path: Path, args: argparse.Namespace, bounded: bool = False
+) -> None:
     """Check that every cell is a number or empty; with ``bounded``, < and > may stand before it."""
     cells = values.astype(str).str.strip("<>") if bounded else values
     numbers = pd.to_numeric(cells, errors="coerce")
     wrong = (numbers.isna() & values.notna()) | np.isinf(numbers)
-    for place, value in _first(wrong, values, path):
+    for place, value in _first(wrong, values, path, args):
         raise InputError(
             f"{place}: the value '{value}' in column {values.name!r} is not a finite number"
             f"{_hint(value)}"
         )
 
 
-def _check_weights(values: pd.Series, path: Path) -> None:
+def _check_weights(values: pd.Series, path: Path, args: argparse.Namespace) -> None:
     """Check that every weight is there and not negative."""
-    for place, value in _first(~(values.astype(float) >= 0), values, path):
+    for place, value in _first(~(values.astype(float) >= 0), values, path, args):
         what = "missing" if pd.isna(value) else f"negative: {value:g}"
         raise InputError(f"{place}: the weight in column {values.name!r} is {what}")
 
 
-def _check_parts(values: pd.Series, path: Path) -> None:
+def _check_parts(values: pd.Series, path: Path, args: argparse.Namespace) -> None:
     """Check that every row belongs to a part of the split, or by an empty cell to none."""
     wrong = values.notna() & ~values.astype(str).str.lower().isin(PARTS)
-    for place, value in _first(wrong, values, path):
+    for place, value in _first(wrong, values, path, args):
         raise InputError(
-            f"{place}: the value {value!r} in column {values.name!r} is no part of a split; see "
+            f"{place}: the value '{value}' in column {values.name!r} is no part of a split; see "
             f"--splits-column, whose values must be {', '.join(PARTS)}"
         )
 
 
-def _first(wrong: pd.Series, values: pd.Series, path: Path) -> Iterator[tuple[str, object]]:
+def _first(
+    wrong: pd.Series, values: pd.Series, path: Path, args: argparse.Namespace
+) -> Iterator[tuple[str, object]]:
     """The place and the value of the first wrong cell of a column, if there is one."""
     for row in np.flatnonzero(wrong)[:1].tolist():
-        yield _place(path, row), values.iloc[row]
+        yield _place(path, row, args), values.iloc[row]
 
 
-def _place(path: Path, row: int) -> str:
+def _place(path: Path, row: int, args: argparse.Namespace) -> str:
     """Where a row of the table is; the table has no blank lines, but the file may."""
     with path.open("rb") as file:
         blank = any(not line.strip() for line in file)
-    return f"{str(path)!r}, row {row + 1} below the header{', blank lines not counted' * blank}"
+    where = f"row {row + 1}" + ("" if args.no_header_row else " below the header")
+    return f"{str(path)!r}, {where}{', blank lines not counted' * blank}"
 
 
 def _hint(value: object) -> str:
@@ -229,7 +253,7 @@ def _check_labels(values: pd.Series, path: Path, args: argparse.Namespace) -> No
         known, expected = set(range(classes)), f"a whole number from 0 to {classes - 1}"
     else:
         return
-    for place, value in _first(values.notna() & ~values.isin(known), values, path):
+    for place, value in _first(values.notna() & ~values.isin(known), values, path, args):
         raise InputError(
             f"{place}: the value '{value}' in column {values.name!r} is no class; --task-type "
             f"{args.task_type} needs {expected}"
@@ -271,7 +295,7 @@ def _check_texts(texts: pd.Series, path: Path, args: argparse.Namespace, reactio
             if problem := _problem(text, reaction, args):
                 which = "the SMILES" if pd.isna(text) else f"the SMILES {text!r}"
                 raise InputError(
-                    f"{_place(path, row)}: {which} in column {texts.name!r} {problem}"
+                    f"{_place(path, row, args)}: {which} in column {texts.name!r} {problem}"
                 ) from None
 
 

@@ -145,12 +145,18 @@ class TrainSubcommand(chemprop_train.TrainSubcommand):
         process_common_args(args)
         check_options(args)
         check_files(args.data_path, args)
+        named = args.target_columns is not None
         try:
             validate_common_args(args)
             validate_train_args(process_train_args(args))
         except ValueError as error:
             raise UsageError(str(error)) from error
         check_tables(args)
+        if not named:
+            logger.info(
+                "there is no --target-columns, so the model learns %s",
+                ", ".join(map(repr, args.target_columns)),
+            )
         if len(args.data_path) == 1:
             check_feature_files(args.data_path[0], args)
         check_components(args)
