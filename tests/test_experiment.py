@@ -8,7 +8,7 @@ import pytest
 import torch
 from cli_tools import SHORT, SMALL, train, write_table
 
-from benchmarks import experiment
+from benchmarks import experiment, guide
 from benchmarks.controls import CONTROLS
 from benchmarks.experiment import Experiment
 from tritonpool import Graph
@@ -104,3 +104,35 @@ def test_shuffled_scores_stay_in_their_molecule():
 def test_a_frozen_head_has_nothing_to_learn():
     pool, learned = changed("frozen head")
     assert not learned and len(list(pool.parameters())) > 0
+
+
+@pytest.mark.parametrize("most", [None, 32])
+def test_the_guide_trains_every_setting_on_every_split(tmp_path, monkeypatch, capsys, most):
+    seen = []
+
+    def run(plan, folder, jobs):
+        seen.extend(plan)
+        for row in ({"name": each.name, "seed": each.seed} for each in plan):
+            yield {**row, "best": {"rmse": row["seed"] / 100}, "last": {"rmse": 1.0}}
+
+    words = ["--data-path", "x.csv", "--batch-sizes", "16", "64", "--ratios", "0.5"]
+    words += ["--seeds", "42", "44", "--csv", str(tmp_path / "rows.csv")]
+    words += [] if most is None else ["--max-clusters", str(most)]
+    monkeypatch.setattr("benchmarks.guide.run_all", run)
+    monkeypatch.setattr("sys.argv", ["guide", *words])
+    guide.main()
+    model = "ratio 0.5, bond" if most is None else "ratio 0.5, bond, at most 32 clusters"
+    assert {each.name for each in seen} == {
+        f"{name}, batch {size}, seed {seed}"
+        for name in ("D-MPNN", model)
+        for size in (16, 64)
+        for seed in (42, 44)
+    }
+    for each in seen:
+        pools = each.name.startswith("ratio")
+        assert ("--diffpool-ratio" in each.options) == pools
+        assert ("--diffpool-max-clusters" in each.options) == (pools and most is not None)
+        size = each.options[each.options.index("--batch-size") + 1]
+        assert f"batch {size}," in each.name
+    assert "| 16 | 0.430 (0.420, 0.440) | 0.430 (0.420, 0.440) |" in capsys.readouterr().out
+    assert len(experiment.load(tmp_path / "rows.csv")) == 8

@@ -65,7 +65,17 @@ def move_together(tensors: list[Tensor | None], device: torch.device) -> list[Te
 
 
 # kept on the host or made again, when a plan is moved to a device
-HOST = ("nodes", "edges", "counts", "slots", "undirected", "key", "extras", "_coarse", "_items")
+NOT_MOVED = (
+    "nodes",
+    "edges",
+    "counts",
+    "slots",
+    "undirected",
+    "key",
+    "extras",
+    "_coarse",
+    "_items",
+)
 
 
 @dataclass(eq=False)
@@ -233,7 +243,7 @@ class Plan(Keyed):
         device = torch.empty(0, device=device).device  # "cuda" with its index
         if self.device == device:
             return self
-        names = [f.name for f in fields(self) if f.name not in HOST]
+        names = [f.name for f in fields(self) if f.name not in NOT_MOVED]
         moved = dict(
             zip(names, move_together([getattr(self, n) for n in names], device), strict=True)
         )
