@@ -9,6 +9,7 @@ import pytest
 import torch
 from batches import make_sample, relative_rms
 from torch._dynamo.testing import CompileCounterWithBackend
+from torch.utils.checkpoint import checkpoint
 
 import tritonpool
 from tritonpool import DiffPool, Graph, entropy_loss, library, lift, link_loss, planning, sums
@@ -133,6 +134,34 @@ def test_the_plan_of_compiled_code_is_not_that_of_the_graph():
         for a, b in zip(found, twice(graph.replace()), strict=True):
             torch.testing.assert_close(a, b)
     assert counter.frame_count <= 2
+
+
+@pytest.mark.parametrize("planned", [True, False])
+def test_checkpointing_and_graphs_that_come_again(planned):
+    layer = DiffPool(3, max_clusters=3, ratio=0.5)
+    counter = CompileCounterWithBackend("aot_eager")
+
+    def pool(x, graph):
+        coarse, _, losses = layer(graph.replace(x=x))
+        return coarse.x.square().sum() + sum(losses.values())
+
+    def outcome(function, graph):
+        x = graph.x.clone().requires_grad_()
+        total = function(x, graph)
+        total.backward()
+        return total.detach(), x.grad
+
+    def checkpointed(x, graph):
+        return checkpoint(pool, x, graph, use_reentrant=False)
+
+    compiled = torch.compile(checkpointed, fullgraph=True, backend=counter)
+    graph = sample().graph
+    if planned:
+        graph.plan  # noqa: B018
+    for _ in range(3):
+        for a, b in zip(outcome(compiled, graph), outcome(pool, graph.replace()), strict=True):
+            torch.testing.assert_close(a, b)
+    assert counter.frame_count == 1
 
 
 def test_backend_is_chosen_when_the_op_runs_and_kept_for_backward(monkeypatch):

@@ -79,7 +79,7 @@ def planned_losses(
         return r2.sum(), entropy.sum()
     if convention != "mean":
         return _link(r2, plan, convention), _entropy(entropy, plan, convention)
-    share = plan.node_shares(r2.dtype)
+    share = plan.make_node_shares(r2.dtype)
     return torch.dot(_root(r2), share), torch.dot(entropy, share)
 
 

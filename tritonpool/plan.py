@@ -141,9 +141,11 @@ class Plan(Keyed):
     def node_shares(self, dtype: torch.dtype) -> Tensor:
         """What one node of each graph counts in a mean over the graphs of means over their nodes:
         ``G`` numbers."""
-        return once(self._items, ("node shares", dtype), self._node_shares, dtype)
+        return once(self._items, ("node shares", dtype), self.make_node_shares, dtype)
 
-    def _node_shares(self, dtype: torch.dtype) -> Tensor:
+    def make_node_shares(self, dtype: torch.dtype) -> Tensor:
+        """:meth:`node_shares` for compiled code, which is compiled again where it finds that a plan
+        keeps more than before."""
         nodes = self.node_ptr.diff().clamp(min=1)
         return (nodes * len(nodes)).to(dtype).reciprocal()
 

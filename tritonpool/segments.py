@@ -133,9 +133,18 @@ def neighbour_sum(X: Tensor, w: Tensor, plan: Plan) -> Tensor:
     """Sum ``w_uv X_u`` over the edges ``u -> v`` of each node: ``V x D`` to ``V x D``."""
     _check("X", X, plan.num_nodes, "nodes")
     _check("w", w, plan.num_edges, "edges")
-    into = plan.in_ptr, plan.in_src, plan.in_edge
-    out = plan.out_ptr, plan.out_dst, plan.out_edge
+    sources, targets = _ends(plan)
+    into = plan.in_ptr, sources, plan.in_edge
+    out = plan.out_ptr, targets, plan.out_edge
     return NeighbourSum.apply(X, w, into, out, _backend(X))
+
+
+def _ends(plan: Plan) -> tuple[Tensor, Tensor]:
+    """The other ends of each node's incoming and outgoing edges; compiled code makes them, because
+    it is compiled again where it finds that a plan keeps more than before."""
+    if torch.compiler.is_compiling():
+        return plan.src.index_select(0, plan.in_edge), plan.dst.index_select(0, plan.out_edge)
+    return plan.in_src, plan.out_dst
 
 
 def edge_shares(w: Tensor, plan: Plan, least: float) -> Tensor:
