@@ -348,7 +348,7 @@ def test_files_that_hold_no_arrays(refused, data, tmp_path):
 
 def test_limits_without_a_bounded_loss(refused, tmp_path):
     data = write_table(tmp_path / "data.csv", y=lambda row, _: f">{row}")
-    assert refused(data, code=1).endswith("; limits need a bounded --loss-function")
+    assert refused(data, code=1).endswith("; limits need a model with a bounded --loss-function")
 
 
 def test_wrong_reaction(refused, tmp_path):
@@ -479,12 +479,17 @@ def test_an_infinite_descriptor_has_a_name(refused, tmp_path, monkeypatch):
     )
     words = ("--molecule-featurizers", "rdkit_2d")
     message = refused(tmp_path / "data.csv", *words, code=1)
-    assert re.match("the descriptor '.*PartialCharge' of '.*' is infinite; leave it out", message)
+    assert re.match("the descriptor '.*PartialCharge' of '.*' is infinite, or too", message)
     rows = np.ones((12, 3))
     rows[4, 2] = np.inf
     np.savez(tmp_path / "d.npz", rows)
     message = refused(tmp_path / "data.csv", "--descriptors-path", tmp_path / "d.npz", code=1)
-    assert message.startswith("descriptor 2 (the first is 0) of 'CCCCCO' is infinite; leave it out")
+    assert message.startswith("descriptor 2 (the first is 0) of 'CCCCCO' is infinite, or too large")
+    rows[4, 2] = 1e39  # a number in float64 only, as some of RDKit's are for long chains
+    np.savez(tmp_path / "d.npz", rows)
+    assert "descriptor 2 " in refused(
+        tmp_path / "data.csv", "--descriptors-path", tmp_path / "d.npz", code=1
+    )
 
 
 def test_a_config_file_that_is_not_there(refused, data):

@@ -1,12 +1,21 @@
 """``tritonpool predict`` and ``fingerprint`` name what they cannot use."""
 
 import re
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
-from cli_tools import chemprop_command, train, tritonpool, write_pairs, write_table
+from cli_tools import (
+    SHORT,
+    SMALL,
+    chemprop_command,
+    train,
+    tritonpool,
+    write_pairs,
+    write_table,
+)
 from rdkit import Chem
 
 # chemprop's own
@@ -225,7 +234,7 @@ def test_calibration_with_features_of_its_own(tmp_path, data, capsys):
     assert predict("wide.npz", "a.npz") == 1
     message = capsys.readouterr().err
     assert "argument --cal-path: the model in " in message
-    assert "it takes 2 descriptors of molecules, but 3 are given" in message
+    assert "it takes 2 descriptors of molecules, but 3 are given; see --cal-descriptors-" in message
     cal = ("--cal-descriptors-path", tmp_path / "d.npz", tmp_path / "d.npz")
     assert tritonpool("predict", *words, *cal) == 2
     assert "argument --cal-descriptors-path: takes one file" in capsys.readouterr().err
@@ -239,7 +248,7 @@ def test_other_molecules_than_in_the_training_are_warned_about(
     words = (command, "-i", data, "--model-paths", model, "-o", out)
     words += COMMANDS.get(command, ())
     assert tritonpool(*words) == 0
-    assert "predictions may be wrong" not in capsys.readouterr().err
+    assert "the results may be wrong" not in capsys.readouterr().err
     assert tritonpool(*words, "--add-h") == 0
     assert (
         f"the models in '{model}' were trained without --add-h, but are applied with --add-h"
@@ -266,4 +275,117 @@ def test_a_config_file_that_cannot_be_read_is_passed_over(tmp_path, data, capsys
     assert train(data, tmp_path / "m") == 0
     (tmp_path / "m" / "config.toml").write_bytes(b"\xff\xfe = [\n")
     assert tritonpool("predict", "-i", data, "--model-paths", tmp_path / "m", "--add-h") == 0
-    assert "predictions may be wrong" not in capsys.readouterr().err
+    assert "the results may be wrong" not in capsys.readouterr().err
+
+
+def test_limits_where_the_loss_was_bounded(tmp_path, data, model, capsys):
+    limits = write_table(tmp_path / "limits.csv", 24, y=lambda row, _: f"{'<>'[row % 2]}{row}.5")
+    assert train(limits, tmp_path / "m", "--loss-function", "bounded-mse") == 0
+    words = ("predict", "-i", data, "-o", tmp_path / "p.csv", "--cal-path", limits)
+    assert tritonpool(*words, "--model-paths", tmp_path / "m") == 0
+    capsys.readouterr()
+    assert tritonpool(*words, "--model-paths", model) == 1
+    message = capsys.readouterr().err
+    assert "is not a finite number; limits need a model with a bounded --loss-function" in message
+
+
+def test_a_model_that_chemprop_made_for_atoms_too(tmp_path, data, monkeypatch):
+    words = ("-i", data, "--mol-target-columns", "y", "-o", tmp_path / "m", *SMALL, *SHORT)
+    chemprop_command(monkeypatch, "train", *words)
+    words = ("-i", data, "--model-paths", tmp_path / "m", "-o", tmp_path / "p.csv")
+    assert tritonpool("predict", *words) == 0
+    assert tritonpool("fingerprint", *words, *COMMANDS["fingerprint"]) == 0
+
+
+def test_every_model_of_an_ensemble_must_fit(tmp_path, data, model, capsys):
+    assert train(data, tmp_path / "m", "--multi-hot-atom-featurizer-mode", "ORGANIC") == 0
+    words = ("-i", data, "-o", tmp_path / "p.csv", "--model-paths", model, tmp_path / "m")
+    capsys.readouterr()
+    assert tritonpool("predict", *words) == 1
+    message = capsys.readouterr().err
+    assert f"the model in '{tmp_path / 'm' / 'model_0' / 'best.pt'}' does not fit" in message
+    assert "it takes 44 features of atoms, but 72 are given" in message
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_version_1_features_are_found_out_as_by_chemprop(tmp_path, data, capsys, command):
+    assert train(data, tmp_path / "m", "--multi-hot-atom-featurizer-mode", "V1") == 0
+    words = ("-i", data, "--model-paths", tmp_path / "m", "-o", tmp_path / "p.csv")
+    capsys.readouterr()
+    code = tritonpool(command, *words, *COMMANDS[command])
+    shown = capsys.readouterr().err
+    assert "the results may be wrong" not in shown
+    assert code == (0 if command == "predict" else 1)  # only that one of chemprop's mends it
+
+
+@OLD_NUMPY
+def test_a_checkpoint_beside_a_model_file(tmp_path, data):
+    assert train(data, tmp_path / "m", "--ensemble-size", 2) == 0
+    models = (tmp_path / "m/model_0/checkpoints/last.ckpt", tmp_path / "m/model_1/best.pt")
+    words = ("predict", "-i", data, "-o", tmp_path / "p.csv", "--model-paths")
+    assert tritonpool(*words, *models, "--uncertainty-method", "ensemble") == 0
+    assert tritonpool(*words, *models[::-1], "--cal-path", data) == 0
+
+
+def test_a_config_file_counts_beside_its_own_models_only(
+    tmp_path, data, model, monkeypatch, capsys
+):
+    """Neither one of another program or by hand, nor one that lies above by chance."""
+    (tmp_path / "config.toml").write_text("add-h = true\nensemble-size = 5\n")
+    (tmp_path / "models").mkdir()
+    copy = shutil.copy(model / "model_0" / "best.pt", tmp_path / "models" / "m.pt")
+    words = ("predict", "-i", data, "-o", tmp_path / "p.csv")
+    capsys.readouterr()
+    assert tritonpool(*words, "--model-paths", copy) == 0
+    (tmp_path / "model_0").mkdir()
+    shutil.copy(copy, tmp_path / "model_0" / "best.pt")
+    (tmp_path / "config.toml").write_text("epochs = 3\n")
+    assert tritonpool(*words, "--model-paths", tmp_path / "model_0") == 0
+    assert "recorded" not in capsys.readouterr().err
+    monkeypatch.chdir(model / "model_0" / "checkpoints")
+    assert tritonpool(*words, "--model-paths", "last.ckpt", "--add-h") == 0
+    assert f"the models in '{model}' were trained without --add-h" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("--evaluation-methods", "spearman"), "--evaluation-methods: needs an --uncertainty-meth"),
+        (
+            ("--calibration-method", "zscaling", "--uncertainty-method", "dropout"),
+            "--calibration-method: needs --cal-path",
+        ),
+        (("--calibration-method", "zscaling"), "--calibration-method: needs an --uncertainty-meth"),
+    ],
+)
+def test_uncertainty_options_that_lack_another(data, model, capsys, words, message):
+    assert tritonpool("predict", "-i", data, "--model-paths", model, *words) == 2
+    assert f"argument {message}" in capsys.readouterr().err
+
+
+def test_uncertainties_of_several_columns_and_of_dirichlet_models(tmp_path, capsys):
+    pairs = write_pairs(tmp_path / "pairs.csv")
+    columns = ("-s", "smiles", "other")
+    assert train(pairs, tmp_path / "two", *columns, "--target-columns", "y") == 0
+    words = ("predict", "-i", pairs, *columns, "--model-paths", tmp_path / "two")
+    words += ("--uncertainty-method", "dropout", "--evaluation-methods", "spearman")
+    assert tritonpool(*words) == 2
+    assert "--evaluation-methods: works for one column of mol" in capsys.readouterr().err
+    data = write_table(tmp_path / "data.csv", 24, y=lambda row, _: row % 2)
+    for task in ("classification-dirichlet", "multiclass-dirichlet"):
+        words = ("--task-type", task, "--multiclass-num-classes", 2)
+        assert train(data, tmp_path / task, *words) == 0
+    words = ("predict", "-i", data, "-o", tmp_path / "p.csv", "--model-paths")
+    assert tritonpool(*words, tmp_path / "classification-dirichlet") == 2
+    assert "must be 'classification-dirichlet' for the model in" in capsys.readouterr().err
+    words += (tmp_path / "multiclass-dirichlet", "--uncertainty-method")
+    assert tritonpool(*words, "classification") == 0
+    assert tritonpool(*words, "dropout") == 2
+    assert "'dropout' needs a model of --task-type regression or" in capsys.readouterr().err
+
+
+def test_clusters_do_not_depend_on_descriptors_of_molecules(tmp_path, data, capsys):
+    assert train(data, tmp_path / "m", "--molecule-featurizers", "morgan_binary") == 0
+    words = ("-i", data, "--model-paths", tmp_path / "m", "-o", tmp_path / "out")
+    assert tritonpool("clusters", *words) == 0
+    assert "the results may be wrong" not in capsys.readouterr().err

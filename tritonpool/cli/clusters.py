@@ -103,7 +103,7 @@ def run(args: argparse.Namespace) -> None:
     check_feature_files(args.test_path, args)
     texts = smiles_by_column(args.test_path, args)
     paths = _models(args)
-    warn_of_differences(paths, args)
+    warn_of_differences(paths, args, ("molecule_featurizers",))
     check_writable(args.output_dir)
     loader = unsplit_loader(args, len(texts) > 1)
     for number, path in enumerate(paths):

@@ -70,10 +70,11 @@ def check_points(components: Iterable[list], prefix: str = "") -> None:
     for points in components:
         for point in points:
             _check_rows(point, prefix)
-            if point.x_d is not None and not np.isfinite(point.x_d).all():
+            if point.x_d is not None and (wrong := _not_finite(point.x_d)).any():
                 raise InputError(
-                    f"{_descriptor(point.x_d)} of {point.name!r} is infinite; leave it out, or "
-                    f"take scaled ones such as --molecule-featurizers v1_rdkit_2d_normalized"
+                    f"{_descriptor(wrong)} of {point.name!r} is infinite, or too large for "
+                    f"float32; leave it out, or take scaled ones (those of RDKit: "
+                    f"--molecule-featurizers v1_rdkit_2d_normalized)"
                 )
 
 
@@ -90,10 +91,15 @@ def _check_rows(point: MoleculeDatapoint | ReactionDatapoint, prefix: str) -> No
             )
 
 
-def _descriptor(values: np.ndarray) -> str:
-    """The first infinite descriptor of a molecule, by its name if they are RDKit's."""
-    first = int((~np.isfinite(values)).argmax())
-    if len(values) == len(Descriptors.descList):
+def _not_finite(values: np.ndarray) -> np.ndarray:
+    with np.errstate(over="ignore"):
+        return ~np.isfinite(values.astype(np.float32))
+
+
+def _descriptor(wrong: np.ndarray) -> str:
+    """The first descriptor of a molecule that is wrong, by its name if they are RDKit's."""
+    first = int(wrong.argmax())
+    if len(wrong) == len(Descriptors.descList):
         return f"the descriptor {Descriptors.descList[first][0]!r}"
     return f"descriptor {first} (the first is 0)"
 
@@ -103,6 +109,7 @@ def mismatch(
     bmgs: Sequence[BatchMolGraph],
     V_ds: Sequence[Tensor | None],
     X_d: Tensor | None,
+    prefix: str = "",
 ) -> str | None:
     """What a model takes of atoms, bonds and molecules, where a batch has another number of it:
     ``"it takes 5 descriptors of molecules, but 3 are given; see --descriptors-path, ..."``.
@@ -115,6 +122,8 @@ def mismatch(
         Graphs and descriptors of atoms, for each column of molecules.
     X_d
         Descriptors of molecules.
+    prefix
+        What the names of the options that gave files begin with.
     """
 
     def width(rows: Tensor | None) -> int:
@@ -134,7 +143,8 @@ def mismatch(
     pairs.append(("descriptors of molecules", wanted, width(X_d), OF_MOLECULES))
     for what, takes, given, options in pairs:
         if takes != given:
-            see = ", ".join(map(flag, options))
+            names = (prefix + name if name.endswith("path") else name for name in options)
+            see = ", ".join(map(flag, names))
             return f"it takes {takes} {what}, but {given} are given; see {see}"
     return None
 

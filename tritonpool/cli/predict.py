@@ -8,8 +8,9 @@ from pathlib import Path
 
 from chemprop.cli import fingerprint, predict
 from chemprop.cli.common import process_common_args
-from chemprop.models import load_model
-from chemprop.nn import PredictorRegistry
+from chemprop.cli.predict import check_featurizer_matches_model
+from chemprop.models import MPNN, MulticomponentMPNN, load_model
+from chemprop.nn.metrics import BoundedMixin
 from torch.utils.data import DataLoader
 
 from tritonpool.cli.checks import check_writable
@@ -20,20 +21,9 @@ from tritonpool.cli.options import flag
 from tritonpool.cli.recorded import warn_of_differences
 from tritonpool.cli.saved import SavedEncoder, columns_of, trained_models
 from tritonpool.cli.tables import blaming_smiles, check_columns, check_files, check_targets
+from tritonpool.cli.uncertainty import check_uncertainty
 
 __all__ = ["FingerprintSubcommand", "PredictSubcommand"]
-
-# the tasks whose models have what an uncertainty is made of
-UNCERTAINTIES = {
-    "mve": ("regression-mve",),
-    "evidential-total": ("regression-evidential",),
-    "evidential-epistemic": ("regression-evidential",),
-    "evidential-aleatoric": ("regression-evidential",),
-    "quantile-regression": ("regression-quantile",),
-    "classification": ("classification", "multiclass"),
-    "classification-dirichlet": ("classification-dirichlet",),
-    "multiclass-dirichlet": ("multiclass-dirichlet",),
-}
 
 
 class _Checked:
@@ -61,11 +51,15 @@ class _Checked:
             _sort_calibration_files(args)
         check_columns(list(tables.values()), args)
         models = trained_models(args)
-        _check_ensemble(models, args)
-        _check_targets(models[0][1], args)
+        _check_ensemble(models)
+        if hasattr(args, "uncertainty_method"):
+            check_uncertainty(models, args)
         for prefix, table in tables.items():
             check_feature_files(table, args, prefix)
-        _check_descriptors(models[0][0], args)
+        if not models[0][1].atoms:
+            first = load_model(models[0][0], columns_of(args) > 1)
+            _check_targets(models, isinstance(first.criterion, BoundedMixin), args)
+            _check_descriptors(first, models[0][0], args)
         warn_of_differences([path for path, _ in models], args)
         for prefix in tables:
             if any(getattr(args, prefix + name) for name in OF_ATOMS):
@@ -79,7 +73,7 @@ class _Checked:
                 super().func(args)
         except (RuntimeError, TypeError, ValueError, argparse.ArgumentError):
             for prefix in tables:
-                _blame_features(models[0][0], given, bool(prefix))
+                _blame_features(models, given, prefix)
             raise
 
 
@@ -106,40 +100,35 @@ def _sort_calibration_files(args: argparse.Namespace) -> None:
         args.cal_descriptors_path = Path(whole[0])
 
 
-def _check_ensemble(models: list[tuple[Path, SavedEncoder]], args: argparse.Namespace) -> None:
-    """Do all models predict the same, and have they the uncertainty that is asked for?"""
+def _check_ensemble(models: list[tuple[Path, SavedEncoder]]) -> None:
+    """Do all models predict the same? The names of targets are not in a checkpoint."""
     (first, known), *others = models
     for other, saved in others:
-        if saved.predicts != known.predicts:
+        *same, names = known.predicts
+        *also, others_names = saved.predicts
+        if also != same or (names and others_names and names != others_names):
             raise InputError(
                 f"argument --model-paths: the models in {str(first)!r} and {str(other)!r} predict "
                 f"different targets, or were trained for another --task-type"
             )
-    method = getattr(args, "uncertainty_method", None)
-    if method == "ensemble" and not others:
-        raise UsageError("argument --uncertainty-method: 'ensemble' needs several --model-paths")
-    tasks = {cls: name for name, cls in PredictorRegistry.items()}
-    needed, task = UNCERTAINTIES.get(method), tasks.get(known.predicts[0])
-    if needed is not None and task is not None and task not in needed:
-        raise UsageError(
-            f"argument --uncertainty-method: {method!r} needs a model of --task-type "
-            f"{' or '.join(needed)}, but that in {str(first)!r} is one of {task!r}"
-        )
 
 
-def _check_targets(model: SavedEncoder, args: argparse.Namespace) -> None:
-    """Have the tables, where predictions are compared with them, the targets of the model?"""
-    *_, names = model.predicts
+def _check_targets(
+    models: list[tuple[Path, SavedEncoder]], bounded: bool, args: argparse.Namespace
+) -> None:
+    """Have the tables, where predictions are compared with them, the targets of the models?"""
+    names = next((saved.predicts[-1] for _, saved in models if saved.predicts[-1]), ())
     if getattr(args, "cal_path", None) is not None:
-        check_targets(args.cal_path, names, args, "--cal-path")
+        check_targets(args.cal_path, names, args, "--cal-path", bounded)
     if getattr(args, "evaluation_methods", None) is not None:
-        check_targets(args.test_path, names, args, "--evaluation-methods")
+        check_targets(args.test_path, names, args, "--evaluation-methods", bounded)
 
 
-def _check_descriptors(path: Path, args: argparse.Namespace) -> None:
+def _check_descriptors(
+    model: MPNN | MulticomponentMPNN, path: Path, args: argparse.Namespace
+) -> None:
     """Were descriptors of molecules left out that the model needs, or given where it has none?
     Not every use of a model fails then."""
-    model = load_model(path, columns_of(args) > 1)
     wanted = model.predictor.input_dim - model.message_passing.output_dim
     given = [flag(name) for name in OF_MOLECULES if getattr(args, name)]
     if bool(wanted) == bool(given):
@@ -152,17 +141,26 @@ def _check_descriptors(path: Path, args: argparse.Namespace) -> None:
     )
 
 
-def _blame_features(path: Path, args: argparse.Namespace, calibration: bool) -> None:
-    """Do the features and descriptors of the data have the widths that the model takes?"""
-    many = columns_of(args) > 1
-    bmg, V_d, X_d, *_ = next(iter(_loader(args, calibration)))
-    model = load_model(path, many)
-    found = mismatch(model, bmg if many else [bmg], V_d if many else [V_d], X_d)
-    if found is not None:
-        option = "--cal-path" if calibration else "--test-path"
-        raise InputError(
-            f"argument {option}: the model in {str(path)!r} does not fit the data: {found}"
-        ) from None
+def _blame_features(
+    models: list[tuple[Path, SavedEncoder]], args: argparse.Namespace, prefix: str
+) -> None:
+    """Have the features and descriptors of the data the widths that the models take?"""
+    many, loader = columns_of(args) > 1, _loader(args, bool(prefix))
+    for path, saved in models:
+        if saved.atoms:
+            continue
+        model = load_model(path, many)
+        try:  # chemprop knows some cases that it can mend
+            loader = check_featurizer_matches_model(loader, model)
+        except argparse.ArgumentError:
+            pass
+        bmg, V_d, X_d, *_ = next(iter(loader))
+        found = mismatch(model, bmg if many else [bmg], V_d if many else [V_d], X_d, prefix)
+        if found is not None:
+            option = "--cal-path" if prefix else "--test-path"
+            raise InputError(
+                f"argument {option}: the model in {str(path)!r} does not fit the data: {found}"
+            ) from None
 
 
 class PredictSubcommand(_Checked, predict.PredictSubcommand):

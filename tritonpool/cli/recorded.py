@@ -12,16 +12,23 @@ from tritonpool.cli.parser import read_config
 
 __all__ = ["warn_of_differences"]
 
-# options that decide what a model is shown, most of which it takes without a word
-SHOWN = (
-    *("keep_h", "add_h", "ignore_stereo", "reorder_atoms", "molecule_featurizers"),
-    *("multi_hot_atom_featurizer_mode", "rxn_mode"),
-)
+# options that decide what a model is shown, which it takes without a word, with the defaults of
+# those that have one; other kinds of atom features are not as many
+SHOWN = {
+    "keep_h": "",
+    "add_h": "",
+    "ignore_stereo": "",
+    "reorder_atoms": "",
+    "molecule_featurizers": "",
+    "rxn_mode": "REAC_DIFF",
+}
 
 logger = logging.getLogger(__name__)
 
 
-def warn_of_differences(models: Iterable[Path], args: argparse.Namespace) -> None:
+def warn_of_differences(
+    models: Iterable[Path], args: argparse.Namespace, omitted: tuple[str, ...] = ()
+) -> None:
     """Warn where molecules are shown to models otherwise than in their training, and where models
     of an ensemble are missing.
 
@@ -31,22 +38,24 @@ def warn_of_differences(models: Iterable[Path], args: argparse.Namespace) -> Non
         The files of the models, as `trained_models` finds them.
     args
         Options of a command that applies them.
+    omitted
+        Options that make no difference to that command.
     """
     folders: dict[Path, int] = {}
     for path in models:
-        folder = next((each for each in path.parents[:4] if (each / "config.toml").is_file()), None)
+        folder = _training(path)
         if folder is not None:
             folders[folder] = folders.get(folder, 0) + 1
     for folder, found in folders.items():
-        config = folder / "config.toml"
-        settings = read_config(config)
-        for name in SHOWN if settings else ():
-            if name == "rxn_mode" and not args.reaction_columns:
+        settings = read_config(folder / "config.toml")
+        for name, default in SHOWN.items() if settings else ():
+            if name in omitted or (name == "rxn_mode" and not args.reaction_columns):
                 continue
-            was, now = _words(settings.get(name.replace("_", "-"))), _words(getattr(args, name))
+            was = _words(settings.get(name.replace("_", "-"), default))
+            now = _words(getattr(args, name))
             if was != now:
                 logger.warning(
-                    "the models in '%s' were trained %s, but are applied %s: predictions may be "
+                    "the models in '%s' were trained %s, but are applied %s: the results may be "
                     "wrong",
                     *(folder, _with(name, was), _with(name, now)),
                 )
@@ -58,6 +67,18 @@ def warn_of_differences(models: Iterable[Path], args: argparse.Namespace) -> Non
                 "`tritonpool train --resume` makes the others",
                 *(folder, found, wanted),
             )
+
+
+def _training(model: Path) -> Path | None:
+    """The folder of the training that wrote a file, if it still lies where it was written:
+    ``[replicate_0/]model_0/[checkpoints/]...``."""
+    folder = model.absolute().parent
+    for name in ("checkpoints", "model_*", "replicate_*"):
+        if folder.match(name):
+            folder = folder.parent
+        elif name == "model_*":
+            return None
+    return folder if (folder / "config.toml").is_file() else None
 
 
 def _number(settings: dict[str, object], name: str) -> int:

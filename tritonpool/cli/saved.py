@@ -21,6 +21,7 @@ class SavedEncoder(NamedTuple):
     pools: bool  # whether it has DiffPool levels, for one column at least
     components: int  # how many columns of molecules or reactions it is for
     predicts: tuple  # class of the predictor, number of targets, their names where they are known
+    atoms: bool = False  # whether it was made to predict atoms or bonds too, as chemprop's can be
 
 
 def saved_encoder(path: str | Path) -> SavedEncoder:
@@ -41,7 +42,8 @@ def saved_encoder(path: str | Path) -> SavedEncoder:
     predictor = saved["hyper_parameters"].get("predictor") or {}
     names = tuple(saved.get("output_columns") or ())
     predicts = predictor.get("cls"), predictor.get("n_tasks"), names
-    return SavedEncoder(pools, settings.get("n_components") or len(blocks), predicts)
+    components = settings.get("n_components") or len(blocks)
+    return SavedEncoder(pools, components, predicts, "atom_predictor" in saved["hyper_parameters"])
 
 
 def columns_of(args: argparse.Namespace) -> int:

@@ -107,8 +107,11 @@ def check_columns(paths: Sequence[Path], args: argparse.Namespace) -> None:
                 _check_column(flag(option), name, path, table)
 
 
-def check_targets(path: Path, names: Sequence[str], args: argparse.Namespace, option: str) -> None:
-    """Check that a table has the targets of a model, as ``option`` needs them.
+def check_targets(
+    path: Path, names: Sequence[str], args: argparse.Namespace, option: str, bounded: bool
+) -> None:
+    """Check that a table has the targets of a model, as ``option`` needs them; limits (``<1``) may
+    be among them where the loss of the model was ``bounded``.
 
     Raises
     ------
@@ -122,7 +125,7 @@ def check_targets(path: Path, names: Sequence[str], args: argparse.Namespace, op
                 f"argument {option}: needs the measured values, but {str(path)!r} has no column "
                 f"{name!r}; its columns are {', '.join(map(repr, table.columns))}"
             )
-        _check_numbers(table[name], path, args)
+        _check_numbers(table[name], path, args, bounded)
 
 
 def count_rows(paths: Sequence[Path], args: argparse.Namespace) -> int:
@@ -241,7 +244,7 @@ def _place(path: Path, row: int, args: argparse.Namespace) -> str:
 
 def _hint(value: object) -> str:
     limit = isinstance(value, str) and value.startswith(("<", ">"))
-    return "; limits need a bounded --loss-function" if limit else ""
+    return "; limits need a model with a bounded --loss-function" if limit else ""
 
 
 def _check_labels(values: pd.Series, path: Path, args: argparse.Namespace) -> None:
