@@ -133,12 +133,13 @@ def mismatch(
     modes = ("multi_hot_atom_featurizer_mode", "rxn_mode")
     pairs = []
     for block, bmg, V_d in zip(blocks, bmgs, V_ds, strict=True):
-        takes = block.hparams
-        pairs += [
-            ("features of atoms", takes["d_v"], width(bmg.V), ("atom_features_path", *modes)),
-            ("features of bonds", takes["d_e"], width(bmg.E), ("bond_features_path", "rxn_mode")),
-            ("descriptors of atoms", takes["d_vd"] or 0, width(V_d), ("atom_descriptors_path",)),
-        ]
+        for name, what, found, options in (
+            ("d_v", "features of atoms", width(bmg.V), ("atom_features_path", *modes)),
+            ("d_e", "features of bonds", width(bmg.E), ("bond_features_path", "rxn_mode")),
+            ("d_vd", "descriptors of atoms", width(V_d), ("atom_descriptors_path",)),
+        ):
+            takes = block.hparams.get(name, found)  # a layer of one's own may not say
+            pairs.append((what, takes or 0, found, options))
     wanted = model.predictor.input_dim - model.message_passing.output_dim
     pairs.append(("descriptors of molecules", wanted, width(X_d), OF_MOLECULES))
     for what, takes, given, options in pairs:
