@@ -1,9 +1,9 @@
 """Has the op become slower? ``python -m benchmarks.compare RUN.json`` (``make bench-compare``).
 
 Compares the ratios of a tracking run (:mod:`benchmarks.bench_track`) with the baseline committed
-for this chip. Where one has worsened by more than 15 % beyond the spread over repeats, the code
-accepted with the baseline is timed beside the present code (:mod:`benchmarks.confirm`); exits with
-1 if that confirms it.
+for this chip; without one, with a run of the code accepted last, made here and now. Where a ratio
+has worsened by more than 15 % beyond the spread over repeats, the accepted code is timed beside the
+present code (:mod:`benchmarks.confirm`); exits with 1 if that confirms it.
 ``--accept`` makes the run the baseline, and adds it to the history and its plot.
 """
 
@@ -13,7 +13,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from benchmarks.confirm import accepted_code, confirm
+from benchmarks.confirm import accepted_code, confirm, measure_known
 from benchmarks.rows import Row, judge, read_rows, read_run, write_rows
 
 __all__ = ["compare", "main"]
@@ -22,9 +22,18 @@ RESULTS = Path(__file__).parent / "results"
 UNCONFIRMED = (
     "perhaps slower, perhaps only this machine: {} (a clone with its whole history could tell)"
 )
+UNKNOWN = "no baseline on this chip with {} threads, so with the accepted code, run here and now:"
 
 
-def compare(rows: list[Row], baseline: list[Row]) -> tuple[list[str], list[str]]:
+def missing(rows: list[Row], baseline: list[Row]) -> list[str]:
+    """The cases without a baseline, where ``baseline`` has none at all for this chip."""
+    known = {(row.chip, row.threads) for row in baseline}
+    return [row.case for row in rows if (row.chip, row.threads) not in known]
+
+
+def compare(
+    rows: list[Row], baseline: list[Row], name: str = "baseline"
+) -> tuple[list[str], list[str]]:
     """A line for each case, and the names of those that may have become slower.
 
     Only rows of the same chip and number of threads are compared.
@@ -37,7 +46,7 @@ def compare(rows: list[Row], baseline: list[Row]) -> tuple[list[str], list[str]]
             where = f"no baseline on this chip with {row.threads} threads"
             lines.append(f"{row.case:40} {row.ratio:7.3f} +- {row.spread / 2:.3f}   {where}")
             continue
-        line, suspect = judge(row, base)
+        line, suspect = judge(row, base, name)
         lines.append(line)
         suspects += [row.case] * suspect
     return lines, suspects
@@ -98,11 +107,16 @@ def main(arguments: list[str] | None = None) -> int:
     if args.accept:
         accept(rows, args.results)
     baseline = args.results / "baseline.csv"
-    lines, suspects = compare(rows, read_rows(baseline))
-    print(*lines, sep="\n")
-    if not suspects:
-        return 0
-    with accepted_code(baseline) as accepted:
+    known, name = read_rows(baseline), "baseline"
+    unknown = missing(rows, known)
+    with accepted_code(baseline, rows[0].chip, rows[0].threads) as accepted:
+        if unknown and accepted is not None:
+            print(UNKNOWN.format(rows[0].threads), flush=True)
+            known, name = measure_known(accepted, unknown), "accepted code"
+        lines, suspects = compare(rows, known, name)
+        print(*lines, sep="\n")
+        if not suspects:
+            return 0
         if accepted is None:
             print(UNCONFIRMED.format(", ".join(suspects)), file=sys.stderr)
             return 0

@@ -21,7 +21,7 @@ from pathlib import Path
 
 from benchmarks.rows import Row, judge, read_run
 
-__all__ = ["accepted_code", "confirm"]
+__all__ = ["accepted_code", "confirm", "measure_known"]
 
 ROOT = Path(__file__).parent.parent
 TEST = "benchmarks/bench_track.py::test_ratio_to_the_yardstick"
@@ -35,9 +35,15 @@ def _git(*words: str) -> bytes:
         return b""
 
 
+def _last_change(baseline: Path, *words: str) -> str:
+    """The newest commit that changed ``baseline``, in the way that ``words`` tell git."""
+    return _git("log", "-1", "--format=%H", *words, "--", str(baseline)).decode().strip()
+
+
 @contextmanager
-def accepted_code(baseline: Path) -> Iterator[Path | None]:
-    """A folder with the tree of the commit that last changed ``baseline``.
+def accepted_code(baseline: Path, chip: str, threads: int) -> Iterator[Path | None]:
+    """A folder with the tree of the commit that last changed the rows of this chip in ``baseline``,
+    or those of any other, if it has none.
 
     None where git cannot tell: outside a clone, or in a shallow one, whose oldest commit seems to
     have changed every file.
@@ -45,7 +51,8 @@ def accepted_code(baseline: Path) -> Iterator[Path | None]:
     if _git("rev-parse", "--is-shallow-repository").strip() != b"false":
         yield None
         return
-    commit = _git("log", "-1", "--format=%H", "--", str(baseline)).decode().strip()
+    text = "".join(c if c.isalnum() or c == " " else f"[{c}]" for c in f"{chip},{threads},")
+    commit = _last_change(baseline, f"-G{text}") or _last_change(baseline)
     archive = _git("archive", commit) if commit else b""
     if not archive:
         yield None
@@ -79,6 +86,12 @@ def collect(tree: Path) -> set[str]:
     return set(_pytest(tree, "--collect-only", "benchmarks/bench_track.py").splitlines())
 
 
+def known_cases(tree: Path, cases: list[str]) -> list[str]:
+    """Those of ``cases`` that the code in ``tree`` tracks."""
+    known = collect(tree)
+    return [case for case in cases if f"{TEST}[{case}]" in known]
+
+
 def measure(tree: Path, cases: list[str]) -> list[Row]:
     """One run of ``cases`` with the code in ``tree``."""
     with tempfile.TemporaryDirectory() as folder:
@@ -86,6 +99,12 @@ def measure(tree: Path, cases: list[str]) -> list[Row]:
         nodes = [f"{TEST}[{case}]" for case in cases]
         _pytest(tree, "--benchmark-only", f"--benchmark-json={output}", *nodes)
         return read_run(output)
+
+
+def measure_known(tree: Path, cases: list[str]) -> list[Row]:
+    """One run of those ``cases`` that the code in ``tree`` has."""
+    cases = known_cases(tree, cases)
+    return measure(tree, cases) if cases else []
 
 
 def pool(rows: list[Row]) -> Row:
@@ -108,9 +127,8 @@ def confirm(
     Returns a line for each case, and the names of those that are slower. A case that the accepted
     code does not have cannot be slower than it.
     """
-    known = collect(accepted)
-    lines = [f"{c:40} not in the accepted code" for c in cases if f"{TEST}[{c}]" not in known]
-    cases = [case for case in cases if f"{TEST}[{case}]" in known]
+    asked, cases = cases, known_cases(accepted, cases)
+    lines = [f"{case:40} not in the accepted code" for case in asked if case not in cases]
     if not cases:
         return lines, []
     old: dict[str, list[Row]] = {case: [] for case in cases}

@@ -72,11 +72,47 @@ def test_a_suspect_is_tried_beside_the_accepted_code(tmp_path, monkeypatch, caps
         asked.append((cases, accepted))
         return ["a line"], ["op"] * confirmed
 
-    monkeypatch.setattr(compare, "accepted_code", lambda baseline: nullcontext(tmp_path))
+    monkeypatch.setattr(compare, "accepted_code", lambda *which: nullcontext(tmp_path))
     monkeypatch.setattr(compare, "confirm", answer)
     assert compare.main([slow, *results]) == confirmed
     assert asked == [(["op"], tmp_path)]
     assert ("slower than the accepted code: op" in capsys.readouterr().err) == confirmed
+
+
+@pytest.mark.parametrize("ratio, slower", [(1.1, False), (1.2, True)])
+def test_a_chip_without_baseline_runs_the_accepted_code(
+    tmp_path, monkeypatch, capsys, ratio, slower
+):
+    """Nothing lands unnoticed on another chip, either."""
+    results = ["--results", str(tmp_path)]
+    first = write_run(tmp_path / "first.json", 0.1, chip="other")
+    compare.main([str(first), "--accept", *results])
+    measured = []
+
+    def run(accepted, cases):
+        measured.append((accepted, cases))
+        own = machine()
+        row = replace(ROW, chip=own["chip"], threads=own["threads"], spread=0.01)
+        return [replace(row, case=case) for case in cases]
+
+    monkeypatch.setattr(compare, "accepted_code", lambda *which: nullcontext(tmp_path))
+    monkeypatch.setattr(compare, "measure_known", run)
+    monkeypatch.setattr(compare, "confirm", lambda cases, accepted: (["a line"], cases))
+    assert compare.main([str(write_run(tmp_path / "run.json", ratio)), *results]) == slower
+    assert measured == [(tmp_path, ["op"])]
+    assert "accepted code 1.000, at most" in capsys.readouterr().out
+
+
+def test_a_new_case_on_a_known_chip_has_nothing_to_be_compared_with():
+    assert compare.missing([replace(ROW, case="new")], [ROW]) == []
+    assert compare.missing([replace(ROW, threads=4)], [ROW]) == ["op"]
+
+
+def test_only_cases_that_the_accepted_code_has_are_measured(tmp_path, monkeypatch):
+    monkeypatch.setattr(confirm, "collect", lambda tree: {f"{confirm.TEST}[op]"})
+    monkeypatch.setattr(confirm, "measure", lambda tree, cases: [(tree, case) for case in cases])
+    assert confirm.measure_known(tmp_path, ["op", "born later"]) == [(tmp_path, "op")]
+    assert confirm.measure_known(tmp_path, ["born later"]) == []
 
 
 def test_a_suspect_without_history_is_named(tmp_path, capsys):
@@ -124,18 +160,21 @@ def test_the_accepted_code_is_that_of_the_baseline(tmp_path, monkeypatch):
         git("-C", str(source), "commit", "-m", "a change")
 
     git("init", str(source))
-    commit(code="first", baseline="1")
-    commit(code="second", baseline="2")
-    commit(code="third")
+    a, b = ("A(R) C+ 1", 2), ("B", 4)
+    commit(code="first", baseline="commit,A(R) C+ 1,2,1.0\n")
+    commit(code="second", baseline="commit,A(R) C+ 1,2,1.1\ncommit,B,4,1.0\n")
+    commit(code="third", baseline="commit,A(R) C+ 1,2,1.1\ncommit,B,4,1.1\n")
+    commit(code="fourth")
     monkeypatch.setattr(confirm, "ROOT", source)
-    with confirm.accepted_code(source / "baseline") as tree:
-        assert (tree / "code").read_text() == "second"
-    assert not tree.exists()
+    for (chip, threads), code in ((a, "second"), (b, "third"), (("C", 2), "third")):
+        with confirm.accepted_code(source / "baseline", chip, threads) as tree:
+            assert (tree / "code").read_text() == code
+        assert not tree.exists()
 
     git("clone", "--depth", "1", f"file://{source}", str(shallow))
     for root in (shallow, tmp_path):
         monkeypatch.setattr(confirm, "ROOT", root)
-        with confirm.accepted_code(root / "baseline") as tree:
+        with confirm.accepted_code(root / "baseline", *a) as tree:
             assert tree is None
 
 
