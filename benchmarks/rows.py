@@ -37,8 +37,8 @@ class Row:
 
 def judge(row: Row, base: Row, name: str = "baseline") -> tuple[str, bool]:
     """A line that compares ``row`` with ``base``, and whether it is slower: by more than 15 % and
-    the larger of the two spreads."""
-    allowed = base.ratio * (1 + TOLERANCE) + max(row.spread, base.spread)
+    half of the larger spread, which is what stands behind the +-."""
+    allowed = base.ratio * (1 + TOLERANCE) + max(row.spread, base.spread) / 2
     slower = row.ratio > allowed
     text = f"{row.case:40} {row.ratio:7.3f} +- {row.spread / 2:.3f}   {name} {base.ratio:.3f}"
     return f"{text}, at most {allowed:.3f}   {'SLOWER' if slower else 'ok'}", slower

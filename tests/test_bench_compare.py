@@ -20,7 +20,13 @@ ROW = Row("2026-01-01T00:00:00", "abc", "chip", 2, None, "2.13", "3.7", "op", 1.
 
 @pytest.mark.parametrize(
     "ratio, spread, slower",
-    [(0.5, 0.0, False), (1.19, 0.0, False), (1.21, 0.0, True), (1.3, 0.2, False), (1.4, 0.2, True)],
+    [
+        (0.5, 0.0, False),
+        (1.17, 0.0, False),
+        (1.18, 0.0, True),
+        (1.24, 0.2, False),
+        (1.26, 0.2, True),
+    ],
 )
 def test_slower_by_more_than_the_tolerance_and_the_spread(ratio, spread, slower):
     lines, found = compare.compare([replace(ROW, ratio=ratio, spread=spread)], [ROW])
