@@ -356,6 +356,8 @@ def test_a_config_file_counts_beside_its_own_models_only(
             "--calibration-method: needs --cal-path",
         ),
         (("--calibration-method", "zscaling"), "--calibration-method: needs an --uncertainty-meth"),
+        (("--cal-descriptors-path", "d.npz"), "--cal-descriptors-path: needs --cal-path"),
+        (("--cal-bond-features-path", "f.npz"), "--cal-bond-features-path: needs --cal-path"),
     ],
 )
 def test_uncertainty_options_that_lack_another(data, model, capsys, words, message):

@@ -121,10 +121,8 @@ def check_targets(
     table = _read(path, args)
     for name in names:
         if name not in table.columns:
-            raise InputError(
-                f"argument {option}: needs the measured values, but {str(path)!r} has no column "
-                f"{name!r}; its columns are {', '.join(map(repr, table.columns))}"
-            )
+            missing = _no_column(name, path, table)
+            raise InputError(f"argument {option}: needs the measured values, but {missing}")
         _check_numbers(table[name], path, args, bounded)
 
 
@@ -189,15 +187,15 @@ def _check_fields(path: Path, columns: int) -> None:
 
 def _check_column(option: str, name: str, path: Path, table: pd.DataFrame) -> None:
     if name not in table.columns:
-        raise UsageError(
-            f"argument {option}: {str(path)!r} has no column {name!r}; its columns "
-            f"are {', '.join(map(repr, table.columns))}"
-        )
+        raise UsageError(f"argument {option}: {_no_column(name, path, table)}")
 
 
-def _check_numbers(
-    values: pd.Series, path: Path, args: argparse.Namespace, bounded: bool = False
-) -> None:
+def _no_column(name: str, path: Path, table: pd.DataFrame) -> str:
+    columns = ", ".join(map(repr, table.columns))
+    return f"{str(path)!r} has no column {name!r}; its columns are {columns}"
+
+
+def _check_numbers(values: pd.Series, path: Path, args: argparse.Namespace, bounded: bool) -> None:
     """Check that every cell is a number or empty; with ``bounded``, < and > may stand before it."""
     cells = values.astype(str).str.strip("<>") if bounded else values
     numbers = pd.to_numeric(cells, errors="coerce")

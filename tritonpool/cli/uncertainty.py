@@ -8,9 +8,13 @@ from pathlib import Path
 from chemprop.nn import PredictorRegistry
 
 from tritonpool.cli.errors import UsageError
+from tritonpool.cli.features import OF_ATOMS
+from tritonpool.cli.options import flag
 from tritonpool.cli.saved import SavedEncoder, columns_of
 
 __all__ = ["check_uncertainty"]
+
+CALIBRATION_FILES = [f"cal_{name}" for name in (*OF_ATOMS, "descriptors_path")]
 
 # the tasks whose models have what an uncertainty is made of, or what chemprop can make it of
 TASKS = {
@@ -60,5 +64,8 @@ def check_uncertainty(models: list[tuple[Path, SavedEncoder]], args: argparse.Na
             raise UsageError(f"argument {option}: needs an --uncertainty-method")
         if columns_of(args) > 1:
             raise UsageError(f"argument {option}: works for one column of molecules only")
-    if args.calibration_method is not None and args.cal_path is None:
-        raise UsageError("argument --calibration-method: needs --cal-path")
+    if args.cal_path is not None:
+        return
+    for name in ("calibration_method", *CALIBRATION_FILES):
+        if getattr(args, name) is not None:
+            raise UsageError(f"argument {flag(name)}: needs --cal-path")
