@@ -63,6 +63,7 @@ BASELINES: Models = {
     "D-MPNN, dropout 0.1": ((*PLAIN, *dropout(0.1)), None),
     "D-MPNN, dropout 0.2": ((*PLAIN, *dropout(0.2)), None),
     "D-MPNN, 2 FFN layers": ((*PLAIN, "--ffn-num-layers", "2"), None),
+    "D-MPNN, 6 steps": ((*PLAIN, "--depth", "6"), None),
 }
 POOLED: Models = {
     "DiffPool": ((), None),
