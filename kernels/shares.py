@@ -18,6 +18,13 @@ from .tiles import tile_for
 __all__ = ["shares_bwd", "shares_fwd"]
 
 
+@triton.jit
+def at_least(total, LEAST: tl.constexpr, ACC: tl.constexpr):
+    """``max(LEAST, total)``, and NaN where that is NaN; ``tl.maximum`` would give ``LEAST``."""
+    least = tl.full((), LEAST, ACC)
+    return tl.where(total < least, least, total)
+
+
 @triton.jit(do_not_specialize_on_alignment=UNALIGNED)
 def shares_kernel(
     ptr_ptr,  # [N + 1] where each segment starts
@@ -35,7 +42,7 @@ def shares_kernel(
         s = s0 + tl.arange(0, BS)
         e = load_slots(order_ptr, start, s, s < n, True)
         total += load_weights(w_ptr, e, s < n, True, ACC)
-    divisor = tl.maximum(tl.sum(total, 0), tl.full((), LEAST, ACC))
+    divisor = at_least(tl.sum(total, 0), LEAST, ACC)
     for s0 in tl.range(0, n, BS, num_stages=1):
         s = s0 + tl.arange(0, BS)
         e = load_slots(order_ptr, start, s, s < n, True)
@@ -66,9 +73,8 @@ def shares_grad_kernel(
         total += w
         product += w * convert(tl.load(G_ptr + e, s < n, 0.0), ACC)
     found = tl.sum(total, 0)
-    least = tl.full((), LEAST, ACC)
-    divisor = tl.maximum(found, least)
-    common = tl.where(found >= least, tl.sum(product, 0) / divisor, 0.0)
+    divisor = at_least(found, LEAST, ACC)
+    common = tl.where(found < divisor, 0.0, tl.sum(product, 0) / divisor)
     for s0 in tl.range(0, n, BS, num_stages=1):
         s = s0 + tl.arange(0, BS)
         e = load_slots(order_ptr, start, s, s < n, True)

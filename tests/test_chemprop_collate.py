@@ -19,17 +19,35 @@ from chemprop.data import (
 from chemprop.data import build_dataloader as stock_dataloader
 from chemprop.featurizers import CuikmolmakerMolGraphFeaturizer
 from molecules import MOLECULES, POLYMERS, REACTIONS, dataset, target
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from tritonpool.chemprop import DiffPoolBondMessagePassing
 from tritonpool.chemprop.collate import PlannedMolGraph, build_dataloader
 from tritonpool.chemprop.settings import DiffPoolSettings
 from tritonpool.coarse_plan import CoarsePlan
-from tritonpool.plan import Plan
+from tritonpool.plan import Plan, move_together
 
 
 def cuik(smiles: list[str]) -> CuikmolmakerDataset:
     points = [LazyMoleculeDatapoint(s, y=np.array([target(s)])) for s in smiles]
     return CuikmolmakerDataset(points, CuikmolmakerMolGraphFeaturizer())
+
+
+class Copies(TorchDispatchMode):
+    """Notes where every copy between devices goes, and whether the host waits for it. ``meta``
+    stands for a GPU."""
+
+    def __init__(self):
+        super().__init__()
+        self.found = []
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        kwargs = kwargs or {}
+        if function is not torch.ops.aten._to_copy.default:
+            return function(*args, **kwargs)
+        there = kwargs["device"]
+        self.found.append((there.type, not kwargs.get("non_blocking", False)))
+        return torch.zeros(args[0].shape, dtype=args[0].dtype, device=there)
 
 
 def reactions() -> ReactionDataset:
@@ -44,6 +62,25 @@ def test_same_results_as_the_stock_loader(make):
     assert torch.equal(ours.Y, stock.Y)
     mp = DiffPoolBondMessagePassing(d_h=16, levels=2).eval()
     assert torch.equal(mp(ours.bmg), mp(stock.bmg))
+
+
+def test_only_copies_to_the_host_are_waited_for():
+    settings = DiffPoolSettings(max_clusters=8, positions=2)
+    loader = build_dataloader(dataset(POLYMERS), shuffle=False, settings=settings)
+    bmg = next(iter(loader)).bmg
+    assert bmg.plan.extras and bmg.plan._coarse
+    with Copies() as there:
+        bmg.to("meta")
+    with Copies() as back:
+        bmg.to("cpu")
+    assert {*there.found} == {("meta", False)} and {*back.found} == {("cpu", True)}
+    assert len(there.found) == len(back.found) > 6
+
+
+def test_integers_are_not_copied_while_a_cuda_graph_is_captured(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: True)
+    with pytest.raises(RuntimeError, match="forward and backward once before capturing"):
+        move_together([torch.arange(3)], torch.device("cuda"))
 
 
 def test_cuik_and_chemprop_featurize_alike():

@@ -54,6 +54,26 @@ def test_a_tile_with_too_few_threads_is_a_fault():
     assert done.returncode == 0, done.stdout + done.stderr
 
 
+NO_NUMBER = """
+import re
+import triton
+from triton.backends.compiler import GPUTarget
+from benchmarks.resources import _source, builds
+found = [b for b in builds(("sm_90",)) if b.name.startswith("shares")]
+assert len({b.name for b in found}) == 2
+for b in found:
+    target = GPUTarget("cuda", 90, 32)
+    ptx = triton.compile(_source(b), target=target, options=dict(b.options)).asm["ptx"]
+    assert "div" in ptx and not re.search(r"\\bmax\\.f", ptx), b.name
+"""
+
+
+def test_no_maximum_passes_over_a_weight_that_is_no_number():
+    """A GPU's maximum of NaN and a number is the number; the interpreter's is NaN."""
+    done = run("-c", NO_NUMBER)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
 MISSING_BUILD = """
 import dataclasses
 import sys

@@ -33,6 +33,13 @@ def sample(seed=0, **kwargs):
     return given.to(torch.float32)
 
 
+def test_what_asks_the_host_for_its_batch_is_left_out_of_cuda_graphs():
+    names = [n.split("::")[1] for n in torch._C._dispatch_get_all_op_names() if "tritonpool::" in n]
+    assert {"plan", "coarse_plan", "coarsen", "coarsen_backward", "joined_pairs"} <= {*names}
+    for name in set(names) - {"gather_sum", "sampled_products"}:  # tensors are all they need
+        assert torch.Tag.cudagraph_unsafe in getattr(torch.ops.tritonpool, name).default.tags, name
+
+
 def pooled(graph, S, clusters, backend):
     coarse = tritonpool.coarsen(graph, S, clusters, backend=backend)
     losses = link_loss(graph, S, clusters, backend=backend) + entropy_loss(graph, S, clusters)

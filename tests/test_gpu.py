@@ -1,5 +1,7 @@
 """On a real GPU, tensors there from beginning to end. The laws run there, too (on_gpu.py)."""
 
+import copy
+
 import pytest
 import torch
 from batches import BACKENDS, LARGE, Sample, everything, make_sample, relative_rms
@@ -77,6 +79,28 @@ def test_a_cuda_graph_gives_what_a_call_gives_also_for_new_numbers():
     captured.replay()
     for value, expected in zip(found, step(graph, S, sample.clusters), strict=True):
         assert torch.equal(value, expected)
+
+
+def test_a_batch_that_comes_back_is_there_before_it_is_read():
+    bmg = PlannedMolGraph(batch_of(POLYMERS).bmg)
+    there = copy.copy(bmg)
+    there.to("cuda")
+    torch.cuda._sleep(1 << 28)  # the copies wait for this
+    there.to("cpu")
+    assert torch.equal(there.V, bmg.V) and torch.equal(there.edge_index, bmg.edge_index)
+    assert torch.equal(there.plan.in_edge, bmg.plan.in_edge)
+
+
+def test_a_plan_is_not_moved_while_a_cuda_graph_is_captured():
+    sample = on_gpu(make_sample(**LARGE, K=20, D=40, C=14).to(torch.float32))
+    graph, S = leaves(sample)
+    assert graph.plan.num_edges  # made here, so that the coarse one alone is missing
+    with (
+        pytest.raises(RuntimeError, match="once before capturing"),
+        torch.cuda.graph(torch.cuda.CUDAGraph(), capture_error_mode="thread_local"),
+    ):
+        torch.zeros(1, device="cuda")
+        step(graph, S, sample.clusters)
 
 
 def test_kernels_become_branches_only_while_a_cuda_graph_is_captured():
@@ -179,7 +203,8 @@ def without_torchs_care():
 @pytest.mark.usefixtures("without_torchs_care")
 @pytest.mark.parametrize("cls", [DiffPoolBondMessagePassing, DiffPoolAtomMessagePassing])
 @pytest.mark.parametrize(
-    "settings", [{}, {"top_k": 2}, {"coarse_encoder": "atom", "assignment": "gnn"}]
+    "settings",
+    [{}, {"top_k": 2}, {"coarse_encoder": "atom", "assignment": "gnn"}, {"assignment": "rings"}],
 )
 def test_a_model_gives_what_it_gives_on_the_cpu_and_twice_the_same(cls, settings):
     torch.manual_seed(0)

@@ -149,6 +149,16 @@ def test_where_the_sum_is_the_least_divisor(backend: str):
     torch.testing.assert_close(grad, torch.tensor([half, -half], dtype=grad.dtype))
 
 
+def test_a_weight_that_is_no_number_is_seen_by_its_neighbours(backend: str):
+    """On a card, too, where the larger of NaN and a number is the number."""
+    plan = Graph(torch.zeros(4, 1), torch.tensor([[0, 1, 2, 0], [3, 3, 3, 1]])).plan
+    w = torch.tensor([torch.nan, 0.5, 0.25, 0.5], requires_grad=True)
+    found = edge_shares(w, plan, LEAST)
+    (grad,) = torch.autograd.grad(found[1] + found[3], w)
+    assert found[:3].isnan().all() and found[3] == 1
+    assert grad[:3].isnan().all() and grad[3] == 0
+
+
 def test_numbers_of_rows_that_half_precision_cannot_hold(backend: str):
     rows = 2049
     X = torch.ones(rows, 1, dtype=torch.float16, requires_grad=True)

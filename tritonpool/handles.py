@@ -11,8 +11,9 @@ from weakref import WeakValueDictionary
 
 import torch
 from torch import Tensor
+from torch.library import custom_op
 
-__all__ = ["Keyed", "find", "ticket"]
+__all__ = ["Keyed", "find", "host_op", "ticket"]
 
 _objects: WeakValueDictionary[int, Keyed] = WeakValueDictionary()
 _numbers = itertools.count()
@@ -63,3 +64,9 @@ def ticket(keys: Tensor, *items: object) -> Tensor:
     keys = keys.clone()
     keys.items_of_keys = items
     return keys
+
+
+def host_op(name: str):
+    """Make a custom op of a function that finds plans by their keys. It asks the host which batch
+    it is for, so ``torch.compile`` must not replay it as a part of a CUDA graph."""
+    return custom_op(name, mutates_args=(), tags=(torch.Tag.cudagraph_unsafe,))

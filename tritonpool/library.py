@@ -10,13 +10,12 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
-from torch.library import custom_op
 
 from tritonpool.backend import BACKENDS, choose_backend, load_backend
 from tritonpool.checks import check_assignment_once, check_cluster_rows, check_counts, check_weights
 from tritonpool.coarse_plan import CoarsePlan
 from tritonpool.dtypes import weight_dtype
-from tritonpool.handles import find, ticket
+from tritonpool.handles import find, host_op, ticket
 from tritonpool.plan import Plan
 
 __all__ = ["coarsen", "lift", "losses"]
@@ -81,7 +80,7 @@ def _like(needs: list[bool], *inputs: Tensor | None) -> list[Tensor]:
     return [t.new_empty(t.shape) for t, need in zip(inputs, needs, strict=True) if need]
 
 
-@custom_op("tritonpool::coarsen", mutates_args=())
+@host_op("tritonpool::coarsen")
 def _coarsen(
     S: Tensor,
     X: Tensor,
@@ -107,7 +106,7 @@ def _(S, X, F, w, plan, coarse, num_clusters, num_pairs, eps, backend):
     return [Xc, W, *Fc, plan.new_empty(3)]
 
 
-@custom_op("tritonpool::coarsen_backward", mutates_args=())
+@host_op("tritonpool::coarsen_backward")
 def _coarsen_backward(
     dXc: Tensor,
     dW: Tensor,
@@ -160,7 +159,7 @@ def _back_coarsen(ctx, grads):
 _coarsen.register_autograd(_back_coarsen, setup_context=_keep_coarsen)
 
 
-@custom_op("tritonpool::lift", mutates_args=())
+@host_op("tritonpool::lift")
 def _lift(S: Tensor, Xc: Tensor, plan: Tensor, coarse: Tensor, backend: str | None) -> list[Tensor]:
     *plans, name, call = _begin(S, None, plan, coarse, backend)
     check_cluster_rows(Xc, plans[1].plan.num_nodes)
@@ -173,7 +172,7 @@ def _(S, Xc, plan, coarse, backend):
     return [Xc.new_empty(S.shape[0], Xc.shape[1]), plan.new_empty(3)]
 
 
-@custom_op("tritonpool::lift_backward", mutates_args=())
+@host_op("tritonpool::lift_backward")
 def _lift_backward(
     dY: Tensor, S: Tensor, Xc: Tensor, call: Tensor, needs: list[bool]
 ) -> list[Tensor]:
@@ -199,7 +198,7 @@ def _back_lift(ctx, grads):
 _lift.register_autograd(_back_lift, setup_context=_keep_lift)
 
 
-@custom_op("tritonpool::losses", mutates_args=())
+@host_op("tritonpool::losses")
 def _losses(
     S: Tensor,
     w: Tensor | None,
@@ -219,7 +218,7 @@ def _(S, w, plan, coarse, num_graphs, backend):
     return [of_graph, torch.empty_like(of_graph), plan.new_empty(3)]
 
 
-@custom_op("tritonpool::losses_backward", mutates_args=())
+@host_op("tritonpool::losses_backward")
 def _losses_backward(
     dr2: Tensor, dent: Tensor, S: Tensor, w: Tensor | None, call: Tensor, needs: list[bool]
 ) -> list[Tensor]:

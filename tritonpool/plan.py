@@ -16,7 +16,15 @@ from torch import Tensor
 
 from tritonpool.handles import Keyed
 
-__all__ = ["Plan", "move_together", "offsets", "once", "outside_inference", "slot_sizes"]
+__all__ = [
+    "Plan",
+    "move_together",
+    "offsets",
+    "once",
+    "outside_inference",
+    "send",
+    "slot_sizes",
+]
 
 
 def offsets(counts: np.ndarray) -> np.ndarray:
@@ -51,15 +59,32 @@ def once(items: dict, key: object, make: Callable, *args: object):
     return found
 
 
+def send(tensor: Tensor, device: torch.device | str) -> Tensor:
+    """A copy on ``device`` that the host does not wait for, unless it is to the host, which would
+    read memory that the GPU has not filled yet."""
+    return tensor.to(device, non_blocking=torch.device(device).type != "cpu")
+
+
 def move_together(tensors: list[Tensor | None], device: torch.device) -> list[Tensor | None]:
-    """Copy int64 tensors to ``device`` as one packed buffer: one transfer instead of ten."""
+    """Copy int64 tensors to ``device`` as one packed buffer: one transfer instead of ten.
+
+    Raises
+    ------
+    RuntimeError
+        while a CUDA graph is captured, which would copy the same memory again when it is replayed
+    """
     if all(t is None or t.device == device for t in tensors):
         return tensors
+    if device.type == "cuda" and torch.cuda.is_current_stream_capturing():
+        raise RuntimeError(
+            "a CUDA graph is captured, but what depends on this batch's integers is not on the GPU "
+            "yet: run the same forward and backward once before capturing"
+        )
     present = [t for t in tensors if t is not None]
     packed = torch.cat([t.reshape(-1) for t in present])
     if device.type == "cuda" and not packed.is_cuda:
         packed = packed.pin_memory()
-    packed = packed.to(device, non_blocking=True)
+    packed = send(packed, device)
     views = iter(packed.split([t.numel() for t in present]))
     return [None if t is None else next(views).view(t.shape) for t in tensors]
 
@@ -252,7 +277,7 @@ class Plan(Keyed):
         known = {"slots": self.slots, "undirected": self.undirected, "counts": self.counts}
         plan = Plan(nodes=self.nodes, edges=self.edges, **known, **moved)
         for name, values in self.extras.items():
-            plan.extras[name] = values.to(device, non_blocking=True)
+            plan.extras[name] = send(values, device)
         for key, coarse in self._coarse.items():
             plan._coarse[key] = coarse.to(device)
         return plan

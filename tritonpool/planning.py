@@ -12,10 +12,10 @@ from dataclasses import replace
 
 import torch
 from torch import Tensor
-from torch.library import custom_op, get_ctx
+from torch.library import get_ctx
 
 from tritonpool.coarse_plan import CoarsePlan
-from tritonpool.handles import find, ticket
+from tritonpool.handles import find, host_op, ticket
 from tritonpool.plan import Plan, once
 
 __all__ = [
@@ -154,7 +154,7 @@ def _names(grouped: bool) -> tuple[str, ...]:
     return tuple(name for name in SIZES if not (grouped and name == "order"))
 
 
-@custom_op("tritonpool::plan", mutates_args=())
+@host_op("tritonpool::plan")
 def _plan(
     edge_index: Tensor, batch: Tensor | None, num_nodes: int, num_graphs: int, grouped: bool
 ) -> list[Tensor]:
@@ -177,7 +177,7 @@ def _(edge_index, batch, num_nodes, num_graphs, grouped):
     return empty(_names(grouped), edge_index, V=num_nodes, E=E, G=num_graphs, pairs=pairs)
 
 
-@custom_op("tritonpool::coarse_plan", mutates_args=())
+@host_op("tritonpool::coarse_plan")
 def _coarse_plan(key: Tensor, src: Tensor, clusters: Tensor, drop_self_loops: bool) -> list[Tensor]:
     plan = find(key)
     if bool((clusters < 0).any()):

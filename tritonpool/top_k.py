@@ -12,10 +12,10 @@ from numbers import Integral
 
 import torch
 from torch import Tensor
-from torch.library import custom_op, get_ctx
+from torch.library import get_ctx
 
 from tritonpool.coarse_plan import CoarsePlan
-from tritonpool.handles import find
+from tritonpool.handles import find, host_op
 from tritonpool.plan import Plan, offsets, outside_inference, slot_sizes
 from tritonpool.planning import ALWAYS, copies, empty
 from tritonpool.softmax import only_used
@@ -168,7 +168,7 @@ def _join(coarse: CoarsePlan, W: Tensor) -> tuple[Tensor, Plan]:
     return kept, plan
 
 
-@custom_op("tritonpool::joined_pairs", mutates_args=())
+@host_op("tritonpool::joined_pairs")
 def _joined_pairs(key: Tensor, batch: Tensor, counts: Tensor, W: Tensor) -> list[Tensor]:
     coarse = find(key)
     kept, plan = _join(coarse, W)

@@ -13,7 +13,7 @@ from tritonpool.chemprop.partition import ring_partition
 from tritonpool.chemprop.settings import DiffPoolSettings
 from tritonpool.chemprop.structure import positions, ring_fragments
 from tritonpool.coarse_plan import cluster_counts
-from tritonpool.plan import Plan
+from tritonpool.plan import Plan, send
 from tritonpool.planning import coarse_plan
 
 __all__ = ["PlanCollate", "PlannedMolGraph", "build_dataloader"]
@@ -42,9 +42,10 @@ class PlannedMolGraph(BatchMolGraph):
         return self.plan.num_graphs
 
     def to(self, device: str | torch.device) -> None:
-        """Move this batch to ``device``, in place; from page-locked memory without waiting."""
+        """Move this batch to ``device``, in place; from page-locked memory without waiting, to the
+        CPU only when all is there."""
         for name in TENSORS:
-            setattr(self, name, getattr(self, name).to(device, non_blocking=True))
+            setattr(self, name, send(getattr(self, name), device))
         self.plan = self.plan.to(device)
 
     def pin_memory(self) -> PlannedMolGraph:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from torch import Tensor
-from torch.library import custom_op, get_ctx
+from torch.library import get_ctx
 
 from tritonpool.chemprop.structure import (
     ring_clusters,
@@ -23,7 +23,7 @@ from tritonpool.chemprop.structure import (
 from tritonpool.coarse_plan import CoarsePlan
 from tritonpool.dtypes import accumulate_in
 from tritonpool.graph import Graph
-from tritonpool.handles import find, ticket
+from tritonpool.handles import find, host_op, ticket
 from tritonpool.ops import coarse_graph, in_plan_order
 from tritonpool.plan import Plan, move_together, offsets
 from tritonpool.planning import ALWAYS, copies, empty, kept_coarse
@@ -147,7 +147,7 @@ def _cached(plan: Plan, most: int, drop_self_loops: bool) -> Partition:
     return kept_coarse(plan, ("rings", most, drop_self_loops), make)
 
 
-@custom_op("tritonpool::ring_partition", mutates_args=())
+@host_op("tritonpool::ring_partition")
 def _ring_partition(
     key: Tensor, src: Tensor, batch: Tensor, nodes: Tensor, most: int, drop_self_loops: bool
 ) -> list[Tensor]:

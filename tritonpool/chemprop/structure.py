@@ -15,10 +15,9 @@ from scipy.sparse import csr_array, diags_array, eye_array
 from scipy.sparse.csgraph import connected_components, dijkstra
 from scipy.sparse.linalg import eigsh
 from torch import Tensor
-from torch.library import custom_op
 
-from tritonpool.handles import find
-from tritonpool.plan import Plan, once
+from tritonpool.handles import find, host_op
+from tritonpool.plan import Plan, once, send
 
 __all__ = [
     "positions",
@@ -108,7 +107,7 @@ def _counts(plan: Plan) -> Tensor:
 
 def _kept(plan: Plan, name: object, make: Callable, *args: object) -> Tensor:
     """What ``make`` says about the plan, kept with it on its device."""
-    return once(plan.extras, name, lambda: make(plan, *args).to(plan.device, non_blocking=True))
+    return once(plan.extras, name, lambda: send(make(plan, *args), plan.device))
 
 
 def _eigenvectors(plan: Plan, count: int) -> Tensor:
@@ -212,7 +211,7 @@ def _forest(src: np.ndarray, dst: np.ndarray, nodes: int) -> tuple[np.ndarray, n
     return depth[:-1], parent[:-1]
 
 
-@custom_op("tritonpool::positions", mutates_args=())
+@host_op("tritonpool::positions")
 def _positions(key: Tensor, batch: Tensor, count: int) -> Tensor:
     return _kept(find(key), ("positions", count), _eigenvectors, count).clone()
 
@@ -222,7 +221,7 @@ def _(key, batch, count):
     return batch.new_empty(batch.shape[0], count, dtype=torch.float32)
 
 
-@custom_op("tritonpool::ring_fragments", mutates_args=())
+@host_op("tritonpool::ring_fragments")
 def _ring_fragments(key: Tensor, batch: Tensor) -> Tensor:
     return ring_fragments_now(find(key)).clone()
 
@@ -232,7 +231,7 @@ def _(key, batch):
     return batch.new_empty(batch.shape[0], 2)
 
 
-@custom_op("tritonpool::ring_counts", mutates_args=())
+@host_op("tritonpool::ring_counts")
 def _ring_counts(key: Tensor, nodes: Tensor, most: int) -> Tensor:
     return ring_counts_now(find(key), most)
 
