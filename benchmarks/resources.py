@@ -25,7 +25,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
-__all__ = ["Build", "Resources", "builds", "changes", "compile_build", "faults", "main", "write"]
+__all__ = [
+    "Build",
+    "Resources",
+    "builds",
+    "changes",
+    "compile_build",
+    "compiled",
+    "faults",
+    "main",
+    "write",
+]
 
 # An sm_80 tile also serves 8.6, 8.9 and 12.0, which have less shared memory than the A100.
 SHARED_LIMIT = {"sm_80": 99 << 10, "sm_90": 227 << 10, "sm_100": 227 << 10, "gfx942": 64 << 10}
@@ -204,25 +214,29 @@ def _number(pattern: str, text: str) -> int:
     return sum(int(n) for n in re.findall(pattern, text))
 
 
-def compile_build(build: Build) -> Resources:
-    """Compile one variant and read its registers, spills and shared memory."""
+def compiled(build: Build) -> Any:
+    """Triton's compiled kernel for one variant."""
     import triton
-    from triton import knobs
     from triton.backends.compiler import GPUTarget
 
-    amd = build.target.startswith("gfx")
-    if amd:
+    if build.target.startswith("gfx"):
         target = GPUTarget("hip", build.target, 64)
     else:
         target = GPUTarget("cuda", int(build.target.removeprefix("sm_")), 32)
-    options = dict(build.options)
+    return triton.compile(_source(build), target=target, options=dict(build.options))
+
+
+def compile_build(build: Build) -> Resources:
+    """Compile one variant and read its registers, spills and shared memory."""
+    from triton import knobs
+
     log = io.StringIO()
     with knobs.nvidia.scope(), knobs.compilation.scope(), contextlib.redirect_stdout(log):
         knobs.compilation.always_compile = True  # a cached build says nothing
         knobs.nvidia.dump_ptxas_log = True
-        compiled = triton.compile(_source(build), target=target, options=options)
-    if amd:
-        text = compiled.asm["amdgcn"]
+        kernel = compiled(build)
+    if build.target.startswith("gfx"):
+        text = kernel.asm["amdgcn"]
         registers = _number(r"\.vgpr_count:\s+(\d+)", text)
         spills = _number(r"\.vgpr_spill_count:\s+(\d+)", text)
     else:
@@ -230,7 +244,7 @@ def compile_build(build: Build) -> Resources:
         registers = _number(r"Used (\d+) registers", text)
         spills = _number(r"(\d+) bytes spill (?:stores|loads)", text)
     return Resources(
-        build.name, build.variant, build.target, registers, spills, compiled.metadata.shared
+        build.name, build.variant, build.target, registers, spills, kernel.metadata.shared
     )
 
 

@@ -56,14 +56,11 @@ def test_a_tile_with_too_few_threads_is_a_fault():
 
 NO_NUMBER = """
 import re
-import triton
-from triton.backends.compiler import GPUTarget
-from benchmarks.resources import _source, builds
+from benchmarks.resources import builds, compiled
 found = [b for b in builds(("sm_90",)) if b.name.startswith("shares")]
 assert len({b.name for b in found}) == 2
 for b in found:
-    target = GPUTarget("cuda", 90, 32)
-    ptx = triton.compile(_source(b), target=target, options=dict(b.options)).asm["ptx"]
+    ptx = compiled(b).asm["ptx"]
     assert "div" in ptx and not re.search(r"\\bmax\\.f", ptx), b.name
 """
 
