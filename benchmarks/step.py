@@ -65,7 +65,7 @@ def make_step(
     bmg = BatchMolGraph(mol_graphs(texts))
     targets = torch.randn(number, 1).to(device)
     model = make_model(ratio, **settings).to(device)
-    optimizer = torch.optim.Adam(model.parameters(), lr=1e-4)
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-4, fused=ratio is not None)
 
     def step() -> float:
         batch = copy.copy(bmg) if ratio is None else PlannedMolGraph(bmg)

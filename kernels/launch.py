@@ -104,16 +104,23 @@ def _side_stream(device: torch.device) -> torch.cuda.Stream:
 
 
 _builds: dict[tuple, Any] = {}
+_kinds_of: dict[int, tuple[list[str], list[str], frozenset[str]]] = {}
 
 
-@cache
 def _kinds(kernel: Any) -> tuple[list[str], list[str], frozenset[str]]:
     """The names of a kernel's constants, of its other arguments, and of those pointers among them
-    whose alignment is of no interest."""
-    constants = [p.name for p in kernel.params if p.is_constexpr]
-    rest = [p.name for p in kernel.params if not p.is_constexpr]
-    loose = frozenset(p.name for p in kernel.params if p.do_not_specialize_on_alignment)
-    return constants, rest, loose
+    whose alignment is of no interest. Kept by identity: Triton's hash of a kernel takes longer."""
+    if (known := _kinds_of.get(id(kernel))) is None:
+        constants = [p.name for p in kernel.params if p.is_constexpr]
+        rest = [p.name for p in kernel.params if not p.is_constexpr]
+        loose = frozenset(p.name for p in kernel.params if p.do_not_specialize_on_alignment)
+        known = _kinds_of[id(kernel)] = constants, rest, loose
+    return known
+
+
+def _options(tile: Tile) -> dict[str, Any]:
+    limit = {"maxnreg": tile.registers} if tile.registers else {}
+    return {"num_warps": tile.warps, "num_stages": 1, "enable_fp_fusion": True, **limit}
 
 
 def launch(kernel: Any, grid: tuple[int, ...], tile: Tile, **arguments: Any) -> None:
@@ -123,20 +130,17 @@ def launch(kernel: Any, grid: tuple[int, ...], tile: Tile, **arguments: Any) -> 
     of our own, in less time than Triton takes to look at every argument.
     """
     given = {**tile.blocks, "PRECISION": tile.precision, **arguments}
-    options = {"num_warps": tile.warps, "num_stages": 1, "enable_fp_fusion": True}
-    if tile.registers:
-        options["maxnreg"] = tile.registers
     if (recorder := _recorder.get()) is not None:
         if unknown := arguments.keys() - set(kernel.arg_names):
             raise TypeError(f"{kernel.__name__} takes no {', '.join(sorted(unknown))}")
         named = {name: given[name] for name in kernel.arg_names}
-        recorder[1].append(Launch(kernel, named, options))
+        recorder[1].append(Launch(kernel, named, _options(tile)))
         return
     if 0 in grid:
         return
     values = [given[name] for name in kernel.arg_names]
     if not isinstance(kernel, triton.JITFunction):  # interpreted
-        kernel[grid](*values, **options)
+        kernel[grid](*values, **_options(tile))
         return
     constants, rest, loose = _kinds(kernel)
     key = [id(kernel), tile.warps, tile.registers, *(given[name] for name in constants)]
@@ -158,7 +162,7 @@ def launch(kernel: Any, grid: tuple[int, ...], tile: Tile, **arguments: Any) -> 
         if usual and (build := _builds.get(key)) is not None:
             build[(*grid, 1, 1)[:3]](*values)
             return
-        build = kernel[grid](*values, **options)
+        build = kernel[grid](*values, **_options(tile))
         if usual:
             _builds[key] = build
 

@@ -10,12 +10,13 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
+UNWANTED = "TRITON_INTERPRET", "TRITONPOOL_DATA"
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="Triton exists for Linux only")
 
 
 def run(*command: str) -> str:
-    environment = {k: v for k, v in os.environ.items() if k != "TRITON_INTERPRET"}
+    environment = {k: v for k, v in os.environ.items() if k not in UNWANTED}
     done = subprocess.run(
         [sys.executable, *command], cwd=ROOT, env=environment, capture_output=True, text=True
     )
@@ -86,3 +87,15 @@ with on_the_host_only() as idle:
 
 def test_a_launch_finds_the_build_that_triton_would():
     run("-c", BUILDS)
+
+
+def test_epochs_of_both_commands_are_timed():
+    words = run("-m", "benchmarks.epoch", "--host", "-n", "40", "--epochs", "3", "--rounds", "2",
+                "--", "--diffpool-ratio", "0.1")  # fmt: skip
+    found = re.fullmatch(
+        r"40 oligomers: ([\d.]+) s per epoch, chemprop ([\d.]+) s: ([\d.]+)x "
+        r"\(([\d.]+) to ([\d.]+)\)\n",
+        words,
+    )
+    ours, stock, ratio, low, high = map(float, found.groups())
+    assert min(ours, stock) > 0 and low <= ratio <= high

@@ -186,7 +186,9 @@ def test_components(shared: bool, tmp_path):
     batch = next(iter(loader))
     logged = {}
     new.log = lambda name, value, **_: logged.update({name: value})
+    new.on_train_epoch_start()
     new.training_step(batch, 0)
+    new.on_train_epoch_end()
     block = new.message_passing.blocks[0]
     alone = []
     for part, bmg in zip(new.message_passing.blocks, batch.bmgs, strict=True):

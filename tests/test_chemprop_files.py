@@ -91,15 +91,45 @@ def test_loading_changes_nothing(tmp_path: Path, mp_cls: type):
     assert load_output_columns(tmp_path / "model.pt") == ["y"]
 
 
-def test_training_logs_the_losses(tmp_path: Path):
+def test_training_logs_the_losses(monkeypatch: pytest.MonkeyPatch):
+    """As means over the molecules of each epoch, whose last batch is smaller."""
     mp = DiffPoolBondMessagePassing(d_h=16)
     model = DiffPoolMPNN(mp, GraphReadout(), RegressionFFN(input_dim=mp.output_dim))
+    seen, pop_aux = [], mp.pop_aux
+
+    def note() -> tuple[torch.Tensor, torch.Tensor] | None:
+        if (losses := pop_aux()) is not None:
+            seen.append(torch.stack(losses).detach())
+        return losses
+
+    monkeypatch.setattr(mp, "pop_aux", note)
     trainer = pl.Trainer(max_epochs=2, enable_checkpointing=False, **QUIET)
-    loader = build_dataloader(dataset(SMILES), batch_size=10, seed=0)
+    loader = build_dataloader(dataset(SMILES), batch_size=8, seed=0, drop_last=False)
     trainer.fit(model, loader, loader)
     logged = trainer.logged_metrics
-    assert {"train_link", "train_entropy", "train_loss_epoch", "val_loss"} <= set(logged)
-    assert 0 < logged["train_link"] < 10 and 0 < logged["train_entropy"] < 4
+    assert {"train_loss_epoch", "val_loss"} <= set(logged)
+    epoch, sizes = torch.stack(seen[-3:]), torch.tensor([[8.0], [8.0], [4.0]])
+    assert len(seen) == 6 and (epoch.std(0) > 1e-4).all()
+    found = torch.stack([logged["train_link"], logged["train_entropy"]])
+    torch.testing.assert_close(found, (epoch * sizes).sum(0) / sizes.sum())
+
+
+@pytest.mark.parametrize("clip", [None, 0.01])
+def test_one_kernel_updates_all_parameters_as_chemprop_does(clip: float | None):
+    def weights(cls: type[MPNN]) -> tuple[bool, torch.Tensor]:
+        torch.manual_seed(0)
+        mp = DiffPoolBondMessagePassing(d_h=16)
+        model = cls(mp, GraphReadout(), RegressionFFN(input_dim=mp.output_dim), init_lr=1e-3)
+        loader = build_dataloader(dataset(SMILES), batch_size=8, seed=0)
+        options = dict(max_epochs=3, gradient_clip_val=clip, enable_checkpointing=False)
+        trainer = pl.Trainer(**options, **QUIET)
+        trainer.fit(model, loader)
+        (group,) = trainer.optimizers[0].param_groups
+        return bool(group["fused"]), torch.cat([p.detach().flatten() for p in model.parameters()])
+
+    (fused, ours), (other, chemprops) = weights(DiffPoolMPNN), weights(MPNN)
+    assert fused and not other
+    torch.testing.assert_close(ours, chemprops, rtol=1e-4, atol=1e-5)
 
 
 def test_stock_predict(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

@@ -226,6 +226,7 @@ def test_the_objective_holds_the_losses_once():
     logged = {}
     ours.log = lambda name, value, **_: logged.update({name: value})
     total = ours.training_step(batch, 0)
+    ours.on_train_epoch_end()
     task = plain.training_step(batch, 0)
     link, entropy = logged["train_link"], logged["train_entropy"]
     assert link > 0 and entropy > 0 and not link.requires_grad

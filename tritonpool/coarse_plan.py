@@ -34,8 +34,11 @@ def cluster_counts(nodes: Tensor, max_clusters: int, ratio: float) -> Tensor:
         a CPU tensor of shape ``G``, int64; computed in float64, so the same on every machine
     """
     nodes = nodes.numpy()
-    wanted = np.ceil(nodes * ratio - 1e-9).astype(np.int64).clip(1, max_clusters)
-    return torch.from_numpy(np.where(nodes > 0, wanted, 0))
+    wanted = np.ceil(nodes * ratio - 1e-9).astype(np.int64)
+    np.maximum(wanted, 1, out=wanted)
+    np.minimum(wanted, max_clusters, out=wanted)
+    wanted *= nodes > 0
+    return torch.from_numpy(wanted)
 
 
 @dataclass(eq=False)

@@ -55,7 +55,7 @@ def _check_tensors(
     _check(ok, owner + "edge_index", edge_index, "an int64 2 x E tensor")
     V, E = x.shape[0], edge_index.shape[1]
     if edge_attr is not None:
-        ok = edge_attr.dim() == 2 and len(edge_attr) == E and edge_attr.is_floating_point()
+        ok = edge_attr.dim() == 2 and edge_attr.shape[0] == E and edge_attr.is_floating_point()
         expected = "a floating-point E x C tensor with E = {}"
         _check(ok, owner + "edge_attr", edge_attr, expected, E)
     if edge_weight is not None:

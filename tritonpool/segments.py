@@ -34,7 +34,7 @@ def _backend(tensor: Tensor) -> str:
 
 def _check(what: str, tensor: Tensor | None, number: int, of: str) -> None:
     """Kernels would read and write beyond the end of a tensor with too few rows."""
-    if tensor is not None and not torch.compiler.is_compiling() and len(tensor) != number:
+    if tensor is not None and not torch.compiler.is_compiling() and tensor.shape[0] != number:
         raise ValueError(
             f"{what} must have a row for each of the {number} {of}, but has shape "
             f"{tuple(tensor.shape)}"
@@ -79,7 +79,7 @@ def group_sum(
         if weights, order or groups are not as many as rows
     """
     for name, values in (("weight", weight), ("order", order), ("of", of)):
-        _check(name, values, len(rows), "rows")
+        _check(name, values, rows.shape[0], "rows")
     return SegmentSum.apply(rows, weight, ptr, order, of, mean, _backend(rows))
 
 
