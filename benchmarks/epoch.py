@@ -61,9 +61,14 @@ def narrow(stack: ExitStack) -> list[str]:
     torch.set_num_threads(1)
     torch.set_flush_denormal(True)
     stack.enter_context(on_the_host_only())
-    # results are whatever was in memory, at which early stopping would stop
-    go_on = partialmethod(EarlyStopping.__init__, check_finite=False)
-    stack.enter_context(patch.object(EarlyStopping, "__init__", go_on))
+    for cls, given in (
+        # results are whatever was in memory, at which early stopping would stop
+        (EarlyStopping, {"check_finite": False}),
+        # what Adam does by itself on a card
+        (torch.optim.Adam, {"foreach": True}),
+    ):
+        init = partialmethod(cls.__init__, **given)
+        stack.enter_context(patch.object(cls, "__init__", init))
     return ["--message-hidden-dim", "16", "--ffn-hidden-dim", "16", "--accelerator", "cpu"]
 
 

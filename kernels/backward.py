@@ -20,7 +20,7 @@ from .node_grad import node_grad
 from .pool import lift, pool
 from .precision import TRITON, widen
 from .tiles import blocks_of, tile_for
-from .work import edge_pair_tiles, edge_tiles
+from .work import ROW, edge_pair_tiles, edge_tiles, scratch_size
 
 __all__ = ["coarsen_bwd", "lift_bwd"]
 
@@ -38,16 +38,13 @@ def _edge_grads(
     eps: float,
     need_w: bool,
     acc: torch.dtype,
-) -> tuple[tuple[Tensor, Tensor], int, Tensor | None]:
+) -> tuple[Tensor, int, Tensor | None]:
     """What each edge adds to the rows of its ends, the width of the slices, and ``dw``."""
     C = 0 if dFc is None else dFc.shape[1]
-    E, K = plan.num_edges, S.shape[1]
     tile = tile_for("coarsen_bwd_assignment", acc, target_of(S), C)
     width = tile.blocks["BQ"]
-    slices = max(1, blocks_of(coarse.max_clusters, width))
-    out = S.new_empty(slices, E, K, dtype=acc)
-    into = S.new_empty(E, K, dtype=acc)
-    share = S.new_empty(slices, E, dtype=acc) if need_w else out
+    rows = S.new_empty(scratch_size(plan, coarse), dtype=acc)
+    share = S.new_empty(len(rows) // ROW.value, dtype=acc) if need_w else rows
     items = edge_pair_tiles(plan, coarse, tile.blocks["BE"], width)
     launch(
         coarsen_bwd_assignment_kernel,
@@ -59,10 +56,8 @@ def _edge_grads(
         Fc_ptr=Fc if C else W,
         dW_ptr=torch.zeros_like(W) if dW is None else dW,
         dFc_ptr=dFc if C else W,
-        T_ptr=out,
-        U_ptr=into,
+        T_ptr=rows,
         R_ptr=share,
-        E=E,
         EPS=eps,
         HAS_F=C > 0,
         WIDE=is_wide(C, tile),
@@ -71,7 +66,7 @@ def _edge_grads(
         **edge_arguments(S, C, w, plan, coarse, acc),
     )
     if not need_w:
-        return (out, into), width, None
+        return rows, width, None
     dw = torch.empty_like(w)
     tile = tile_for("weight_grad", acc, target_of(S))
     items = edge_tiles(plan, coarse, tile.blocks["BE"])
@@ -82,11 +77,10 @@ def _edge_grads(
         items_ptr=items,
         R_ptr=share,
         dw_ptr=dw,
-        E=E,
         SLICE=width,
         ACC=TRITON[acc],
     )
-    return (out, into), width, dw
+    return rows, width, dw
 
 
 def _feature_grad(

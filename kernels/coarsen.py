@@ -18,7 +18,7 @@ from .loads import load_ends, load_rows, load_weights
 from .pool import pool
 from .precision import TRITON, convert, dot, widen
 from .tiles import Tile, blocks_of, tile_for
-from .work import check_sizes, pair_tiles, read_item
+from .work import ROW, check_sizes, pair_tiles, read_item
 
 __all__ = ["coarsen_fwd"]
 
@@ -68,7 +68,7 @@ def coarsen_fwd_kernel(
     operand of the product with F, whose free column C (not WIDE) holds ones and so gives W; without
     a free column W is a product of its own.
     """
-    _, p0, q0, first, _, first_edge, m, _, c, first_pair = read_item(items_ptr)
+    _, p0, q0, first, _, first_edge, m, _, c, first_pair, _ = read_item(items_ptr)
     p0, q0 = tl.multiple_of(p0, BP), tl.multiple_of(q0, BQ)
     p = p0 + tl.arange(0, BP)
     q = q0 + tl.arange(0, BQ)
@@ -165,7 +165,8 @@ def coarsen_fwd(
     dtypes = X.dtype, None if F is None else F.dtype
     S, X, F, w = map(ready, widen(acc, S, X, F, w))
     C = 0 if F is None else F.shape[1]
-    check_sizes(plan, coarse, max(S.shape[1], X.shape[1]), max(S.shape[1], C))
+    row = S.shape[1] + ROW.value - 1  # the longest in scratch memory
+    check_sizes(plan, coarse, max(S.shape[1], X.shape[1]), max(row, C))
     with forked(S) as beside:
         with beside():
             Xc = pool(S, X, plan, coarse, acc)

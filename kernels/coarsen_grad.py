@@ -8,7 +8,7 @@ import triton.language as tl
 from .coarsen import UNALIGNED, pair_rows
 from .loads import columns_written, load_ends, load_rows, load_weights
 from .precision import convert, dot
-from .work import read_item
+from .work import ROW, read_item, row_width
 
 __all__ = [
     "coarsen_bwd_assignment_kernel",
@@ -60,7 +60,7 @@ def coarsen_bwd_features_kernel(
 
     A program owns BE edges of one graph and BC features.
     """
-    _, e0, _, first, _, first_edge, m, _, c, first_pair = read_item(items_ptr)
+    _, e0, _, first, _, first_edge, m, _, c, first_pair, _ = read_item(items_ptr)
     f = tl.program_id(1) * BC + tl.arange(0, BC)
     if EVEN_K:
         K = K // 16 * 16
@@ -98,7 +98,7 @@ def coarsen_bwd_features_kernel(
     tl.store(df_ptr, (acc * w[:, None]).to(dF_ptr.dtype.element_ty), mask)
 
 
-@triton.jit(do_not_specialize=("E", "K", "C", "drop"), do_not_specialize_on_alignment=UNALIGNED)
+@triton.jit(do_not_specialize=("K", "C", "drop"), do_not_specialize_on_alignment=UNALIGNED)
 def coarsen_bwd_assignment_kernel(
     items_ptr,  # [T, COLUMNS] with first edge and first q
     src_ptr,  # [E]
@@ -110,10 +110,9 @@ def coarsen_bwd_assignment_kernel(
     Fc_ptr,  # [pairs, C]
     dW_ptr,  # [pairs]
     dFc_ptr,  # [pairs, C]
-    T_ptr,  # [slices, E, K] gradient w.r.t. the row of the source, a slice per block of q
-    U_ptr,  # [E, K] gradient w.r.t. the row of the target
-    R_ptr,  # [slices, E] gradient w.r.t. the weight
-    E,
+    T_ptr,  # for each graph [1 + slices, edges, row] gradients w.r.t. the row of the target, and of
+    # the source from each block of q
+    R_ptr,  # for each graph [slices, edges] gradient w.r.t. the weight
     K,
     C,
     drop,
@@ -132,12 +131,12 @@ def coarsen_bwd_assignment_kernel(
     BE: tl.constexpr,
 ):
     """With ``y[e, p, q] = dW[p, q] + <F[e] - Fc[p, q], dFc[p, q]> / W[p, q]``:
-    ``T[e, p] = w sum_q y S[v, q]``, ``U[e, q] = w sum_p y S[u, p]``,
-    ``R[e] = sum_pq y S[u, p] S[v, q]``, the sums over q within this program's block.
+    ``T[0, e, q] = w sum_p y S[u, p]``, ``T[1 + b, e, p] = w sum_q y S[v, q]``,
+    ``R[b, e] = sum_pq y S[u, p] S[v, q]``, the sums over q within this program's block b.
 
     A program owns BE edges and BQ clusters of one graph.
     """
-    _, e0, q0, first, _, first_edge, m, _, c, first_pair = read_item(items_ptr)
+    _, e0, q0, first, _, first_edge, m, _, c, first_pair, part = read_item(items_ptr)
     q0 = tl.multiple_of(q0, BQ)
     q = q0 + tl.arange(0, BQ)
     f = tl.arange(0, BC)
@@ -150,9 +149,10 @@ def coarsen_bwd_assignment_kernel(
     e = tl.minimum(e0 + tl.arange(0, BE), m - 1)
     u, v = load_ends(src_ptr + first_edge, dst_ptr + first_edge, e, first)
     w = load_weights(w_ptr + first_edge, e, valid, HAS_W, ACC)
-    part = (q0 // BQ).to(tl.int64) * E + first_edge
-    T_ptr += part * K
-    U_ptr += first_edge * K
+    row_of = e[:, None] * row_width(c)
+    U_ptr = T_ptr + part
+    before = (q0 // BQ).to(tl.int64) * m
+    T_ptr = U_ptr + (before + m) * row_width(c)
 
     # Loads are issued in the order they stand in, and the rows of S wait for u and v.
     NARROW: tl.constexpr = HAS_F and not WIDE
@@ -166,7 +166,7 @@ def coarsen_bwd_assignment_kernel(
         fc = load_pairs(Fc_ptr, first_pair, row, exists, f, C)
         feature = tl.where((f == C)[None, :], 1.0, convert(feature, ACC))  # [BE, BC]
     sv = load_rows(S_ptr, v[:, None], q[None, :], K, EVEN_K, ACC)  # [BE, BQ]
-    written = columns_written(c, EVEN_K)
+    written = columns_written(c)
     into = tl.zeros((BE, BQ), ACC)
     weight_grad = tl.zeros((BE,), ACC)
     for p0 in tl.range(0, c, BP, num_stages=1):
@@ -208,34 +208,33 @@ def coarsen_bwd_assignment_kernel(
         y = tl.reshape(y, (BE, BP, BQ))
         out = tl.sum(y * sv[:, None, :], 2)  # [BE, BP]
         into += tl.sum(y * su[:, :, None], 1)
-        t_ptr = T_ptr + e[:, None] * K + p[None, :]
+        t_ptr = T_ptr + (row_of + p[None, :])
         tl.store(t_ptr, out * w[:, None], valid[:, None] & (p < written)[None, :])
         if NEED_W:
             weight_grad += tl.sum(out * su, 1)
 
-    u_ptr = U_ptr + e[:, None] * K + q[None, :]
+    u_ptr = U_ptr + (row_of + q[None, :])
     tl.store(u_ptr, into * w[:, None], valid[:, None] & (q < written)[None, :])
     if NEED_W:
-        tl.store(R_ptr + part + e, weight_grad, valid)
+        tl.store(R_ptr + part // ROW + before + e, weight_grad, valid)
 
 
-@triton.jit(do_not_specialize=("E",), do_not_specialize_on_alignment=UNALIGNED)
+@triton.jit(do_not_specialize_on_alignment=UNALIGNED)
 def weight_grad_kernel(
     items_ptr,  # [T, COLUMNS] with first edge
-    R_ptr,  # [slices, E]
+    R_ptr,  # for each graph [slices, edges]
     dw_ptr,  # [E]
-    E,
     SLICE: tl.constexpr,
     ACC: tl.constexpr,
     BE: tl.constexpr,
 ):
-    """``dw[e] = sum of R[:, e]`` over the slices that the edge's graph has filled."""
-    _, e0, _, _, _, first_edge, m, _, c, _ = read_item(items_ptr)
+    """``dw[e] = sum of R[:, e]`` over the slices of the edge's graph."""
+    _, e0, _, _, _, first_edge, m, _, c, _, part = read_item(items_ptr)
     e = e0 + tl.arange(0, BE)
     valid = e < m
     acc = tl.zeros((BE,), ACC)
-    r_ptr = R_ptr + first_edge
+    r_ptr = R_ptr + part // ROW
     for _ in tl.range(0, (c + SLICE - 1) // SLICE, num_stages=1):
         acc += tl.load(r_ptr + e, valid, 0.0)
-        r_ptr += E
+        r_ptr += m
     tl.store(dw_ptr + first_edge + e, convert(acc, dw_ptr.dtype.element_ty), valid)

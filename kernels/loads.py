@@ -53,12 +53,10 @@ def load_weights(w_ptr, e, valid, HAS_W: tl.constexpr, ACC: tl.constexpr):
 
 
 @triton.jit
-def columns_written(c, EVEN_K: tl.constexpr):
+def columns_written(c):
     """How many columns of the rows that go from edges to nodes are used: the clusters, rounded up
-    where that allows wide loads and stores; those in excess are zero."""
-    if EVEN_K:
-        return (c + 3) // 4 * 4
-    return c
+    for wide loads and stores; those in excess are zero."""
+    return (c + 3) // 4 * 4
 
 
 @triton.jit

@@ -107,7 +107,7 @@ def losses_fwd_kernel(
     """
     if tl.program_id(0) == 0:
         tl.store(done_ptr, 0)
-    _, i0, _, first, n, _, _, _, c, _ = read_item(items_ptr)
+    _, i0, _, first, n, _, _, _, c, _, _ = read_item(items_ptr)
     if EVEN_K:
         K = K // 16 * 16
     S_ptr += first * K

@@ -74,7 +74,7 @@ def losses_bwd_kernel(
 
     A program owns BV nodes of one graph and BK clusters.
     """
-    g, i0, _, first, n, _, _, _, c, _ = read_item(items_ptr)
+    g, i0, _, first, n, _, _, _, c, _, _ = read_item(items_ptr)
     p = tl.program_id(1) * BK + tl.arange(0, BK)
     if EVEN_K:
         K = K // 16 * 16
@@ -129,7 +129,7 @@ def losses_weight_grad_kernel(
     BK: tl.constexpr,
 ):
     """``dw[e] = 2 dr2 (A[u, v] - <S[u], S[v]>)``; a program owns BE edges of one graph."""
-    g, e0, _, first, n, first_edge, m, _, c, _ = read_item(items_ptr)
+    g, e0, _, first, n, first_edge, m, _, c, _, _ = read_item(items_ptr)
     if EVEN_K:
         K = K // 16 * 16
     e = e0 + tl.arange(0, BE)

@@ -14,7 +14,7 @@ from .launch import even_rows, launch, ready, target_of
 from .loads import columns_written, load_bounds, load_tile
 from .precision import TRITON, convert, dot
 from .tiles import blocks_of, tile_for
-from .work import node_tiles, read_item
+from .work import node_tiles, read_item, row_width
 
 __all__ = ["node_grad"]
 
@@ -30,21 +30,20 @@ def edge_at(order_ptr, start, degree, slot, first_edge):
 
 
 @triton.jit
-def edge_rows(ptr, e, K, p, p_mask):
+def edge_rows(ptr, e, row, p, p_mask):
     """A row for each node's edge, zero where there is none."""
-    return tl.load(ptr + e[:, None] * K + p[None, :], (e >= 0)[:, None] & p_mask[None, :], 0.0)
+    return tl.load(ptr + e[:, None] * row + p[None, :], (e >= 0)[:, None] & p_mask[None, :], 0.0)
 
 
 @triton.jit
 def gather_rows(
-    order_ptr, start, stop, T_ptr, first_edge, E, slices, K, p, p_mask, ACC: tl.constexpr,
+    order_ptr, start, stop, T_ptr, first_edge, m, slices, row, p, p_mask, ACC: tl.constexpr,
     BV: tl.constexpr, BK: tl.constexpr,
 ):  # fmt: skip
     """Sum the rows ``T[:, order[start:stop]]`` of each node, four at a time and slice by slice: a
     fixed order."""
     acc = tl.zeros((BV, BK), ACC)
     degree = (stop - start).to(tl.int32)
-    T_ptr += first_edge * K
     for slot in tl.range(0, tl.max(degree, 0), 4, num_stages=1):
         e0 = edge_at(order_ptr, start, degree, slot, first_edge)
         e1 = edge_at(order_ptr, start, degree, slot + 1, first_edge)
@@ -52,17 +51,17 @@ def gather_rows(
         e3 = edge_at(order_ptr, start, degree, slot + 3, first_edge)
         t_ptr = T_ptr
         for _ in tl.range(0, slices, num_stages=1):
-            t0 = edge_rows(t_ptr, e0, K, p, p_mask)
-            t1 = edge_rows(t_ptr, e1, K, p, p_mask)
-            t2 = edge_rows(t_ptr, e2, K, p, p_mask)
-            t3 = edge_rows(t_ptr, e3, K, p, p_mask)
+            t0 = edge_rows(t_ptr, e0, row, p, p_mask)
+            t1 = edge_rows(t_ptr, e1, row, p, p_mask)
+            t2 = edge_rows(t_ptr, e2, row, p, p_mask)
+            t3 = edge_rows(t_ptr, e3, row, p, p_mask)
             acc += (t0 + t1) + (t2 + t3)
-            t_ptr += tl.cast(E, tl.int64) * K
+            t_ptr += m.to(tl.int64) * row
     return acc
 
 
 @triton.jit(
-    do_not_specialize=("E", "K", "D"),
+    do_not_specialize=("K", "D"),
     do_not_specialize_on_alignment=UNALIGNED,
 )  # fmt: skip
 def node_grad_kernel(
@@ -73,10 +72,8 @@ def node_grad_kernel(
     in_edge_ptr,  # [E] edges by target
     X_ptr,  # [V, D]
     Y_ptr,  # [P, D]
-    T_ptr,  # [slices, E, K] gradient w.r.t. the row of the source, a slice per block of q
-    U_ptr,  # [E, K] gradient w.r.t. the row of the target
+    T_ptr,  # for each graph [1 + slices, edges, row]: see coarsen_bwd_assignment_kernel
     dS_ptr,  # [V, K]
-    E,
     K,
     D,
     HAS_X: tl.constexpr,
@@ -90,11 +87,12 @@ def node_grad_kernel(
     BK: tl.constexpr,
     BD: tl.constexpr,
 ):
-    """``dS[i, p] = <X[i], Y[p]> + sum of T over edges out of i + sum of U over edges into i``.
+    """``dS[i, p] = <X[i], Y[p]>`` and the sums of ``T[1:]`` over edges out of i and of ``T[0]``
+    over edges into i.
 
     A program owns BV nodes and BK clusters of one graph; columns beyond its clusters become 0.
     """
-    _, v0, _, first, n, first_edge, _, row, c, _ = read_item(items_ptr)
+    _, v0, _, first, n, first_edge, m, cluster, c, _, part = read_item(items_ptr)
     v = v0 + tl.arange(0, BV)
     p = tl.program_id(1) * BK + tl.arange(0, BK)
     if EVEN_K:
@@ -111,16 +109,19 @@ def node_grad_kernel(
         in_start, in_stop = load_bounds(in_ptr + first, v, there)
     if HAS_X:
         X_ptr += first * D
-        Y_ptr += row * D
+        Y_ptr += cluster * D
         x = load_tile(X_ptr, v, n, tl.arange(0, BD), D)  # [BV, BD]
         y = load_tile(Y_ptr, p, c, tl.arange(0, BD), D)  # [BK, BD]
     if HAS_EDGES:
-        written = p < columns_written(c, EVEN_K)
+        written = p < columns_written(c)
+        row = row_width(c)
         slices = (c + SLICE - 1) // SLICE
-        acc += gather_rows(out_edge_ptr, out_start, out_stop, T_ptr, first_edge, E, slices, K, p,
-                           written, ACC=ACC, BV=BV, BK=BK)  # fmt: skip
-        acc += gather_rows(in_edge_ptr, in_start, in_stop, U_ptr, first_edge, E, 1, K, p,
-                           written, ACC=ACC, BV=BV, BK=BK)  # fmt: skip
+        T_ptr += part
+        sources_ptr = T_ptr + m.to(tl.int64) * row
+        acc += gather_rows(out_edge_ptr, out_start, out_stop, sources_ptr, first_edge, m, slices,
+                           row, p, written, ACC=ACC, BV=BV, BK=BK)  # fmt: skip
+        acc += gather_rows(in_edge_ptr, in_start, in_stop, T_ptr, first_edge, m, 1,
+                           row, p, written, ACC=ACC, BV=BV, BK=BK)  # fmt: skip
     if HAS_X:
         for d0 in tl.range(0, width, BD, num_stages=1):
             d = d0 + BD + tl.arange(0, BD)
@@ -137,7 +138,7 @@ def node_grad_kernel(
 def node_grad(
     S: Tensor,
     nodes: tuple[Tensor, Tensor] | None,
-    edges: tuple[Tensor, Tensor] | None,
+    edges: Tensor | None,
     slice_width: int,
     plan: Plan,
     coarse: CoarsePlan,
@@ -151,10 +152,9 @@ def node_grad(
         the assignment, of shape ``V x K``
     nodes : tuple[Tensor, Tensor] | None
         node features ``V x D`` and cluster features ``P x D`` whose products are the gradient
-    edges : tuple[Tensor, Tensor] | None
-        what every edge adds to the row of its source, ``slices x E x K``, and to that of its
-        target, ``E x K``, both of dtype ``acc``; columns beyond those that
-        are written count nothing
+    edges : Tensor | None
+        what every edge adds to the rows of its target and its source, of dtype ``acc``
+        (:func:`scratch_size` numbers); columns beyond those that are written count nothing
     slice_width : int
         clusters behind each slice; a graph fills the slices that its clusters need
     plan, coarse
@@ -164,7 +164,6 @@ def node_grad(
     """
     K = S.shape[1]
     X, Y = (S, S) if nodes is None else (ready(nodes[0]), ready(nodes[1]))
-    T, U = (S, S) if edges is None else edges
     D = X.shape[1]
     tile = tile_for("node_grad", acc, target_of(S))
     items = node_tiles(plan, coarse, tile.blocks["BV"])
@@ -180,10 +179,8 @@ def node_grad(
         in_edge_ptr=plan.in_edge,
         X_ptr=X,
         Y_ptr=Y,
-        T_ptr=T,
-        U_ptr=U,
+        T_ptr=S if edges is None else edges,
         dS_ptr=dS,
-        E=plan.num_edges,
         K=K,
         D=D,
         HAS_X=nodes is not None,

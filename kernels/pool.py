@@ -40,7 +40,7 @@ def pool_kernel(
     PART: tl.constexpr,
 ):
     """``Y[p] = sum_i S[i, p] X[i]``; a program owns BK clusters of one graph and PART features."""
-    _, p0, _, first, n, _, _, row, c, _ = read_item(items_ptr)
+    _, p0, _, first, n, _, _, row, c, _, _ = read_item(items_ptr)
     p0 = tl.multiple_of(p0, BK)
     p = p0 + tl.arange(0, BK)
     if EVEN_K:
@@ -87,7 +87,7 @@ def lift_kernel(
     PART: tl.constexpr,
 ):
     """``Y[i] = sum_p S[i, p] X[p]``; a program owns BV nodes of one graph and PART features."""
-    _, v0, _, first, n, _, _, row, c, _ = read_item(items_ptr)
+    _, v0, _, first, n, _, _, row, c, _, _ = read_item(items_ptr)
     v = v0 + tl.arange(0, BV)
     if EVEN_K:
         K = K // 16 * 16

@@ -21,17 +21,25 @@ __all__ = [
     "node_tiles",
     "pair_tiles",
     "read_item",
+    "row_width",
+    "scratch_size",
 ]
 
 # graph, first row, first column; first node, nodes; first edge, edges; first cluster, clusters;
-# first pair: all that a program has to know before its first load of data
-COLUMNS = tl.constexpr(10)
+# first pair; first place in scratch memory: all that a program has to know before its first load
+# of data
+COLUMNS = tl.constexpr(11)
+# Scratch memory: what an edge adds to the rows of S at its ends, in rows that start at whole
+# multiples of so many numbers; and the fewest clusters that a program of the edge backward owns.
+ROW = tl.constexpr(16)
+LEAST_SLICE = 8
 
 
 @triton.jit
 def read_item(items_ptr):
     """This program's row of a list of work items: graph, row, column, first node and nodes, first
-    edge and edges, first cluster and clusters, first pair. Sizes within a graph are 32-bit."""
+    edge and edges, first cluster and clusters, first pair, first place in scratch memory. Sizes
+    within a graph are 32-bit."""
     item = items_ptr + tl.program_id(0).to(tl.int64) * COLUMNS
     return (
         tl.load(item),
@@ -44,7 +52,14 @@ def read_item(items_ptr):
         tl.load(item + 7),
         tl.load(item + 8).to(tl.int32),
         tl.load(item + 9),
+        tl.multiple_of(tl.load(item + 10), ROW),
     )
+
+
+@triton.jit
+def row_width(c):
+    """How long the rows in scratch memory are for a graph with ``c`` clusters."""
+    return (c + ROW - 1) // ROW * ROW
 
 
 # For each kind of list what its rows and columns divide, and how long its programs take.
@@ -64,6 +79,19 @@ _lock = Lock()  # each card has a thread of its own
 def _counts(plan: Plan, coarse: CoarsePlan) -> dict[str, np.ndarray]:
     counts = {"nodes": plan.nodes, "edges": plan.edges, "clusters": coarse.clusters}
     return {name: values.numpy() for name, values in counts.items()}
+
+
+def _scratch(counts: dict[str, np.ndarray]) -> np.ndarray:
+    """Numbers in scratch memory for each graph: rows of its clusters, one of each edge for its
+    target and one for its source from each block of clusters."""
+    clusters, row = counts["clusters"], ROW.value
+    slices = 1 + -(-clusters // LEAST_SLICE)
+    return counts["edges"] * slices * (-(-clusters // row) * row)
+
+
+def scratch_size(plan: Plan, coarse: CoarsePlan) -> int:
+    """How many numbers the scratch memory of a batch holds."""
+    return once(coarse._items, "scratch", lambda: int(_scratch(_counts(plan, coarse)).sum()))
 
 
 def _items(
@@ -104,6 +132,7 @@ def _make_lists(plan: Plan, coarse: CoarsePlan, wanted: list[tuple[str, int, int
         table[:, column] = offsets(counts[name])[:-1]
         table[:, column + 1] = counts[name]
     table[:, 9] = offsets(coarse.plan.edges.numpy())[:-1]
+    table[:, 10] = offsets(_scratch(counts))[:-1]
     orders = {name: np.argsort(-values, kind="stable") for name, values in counts.items()}
     lists = [_items(*key, counts, table, orders) for key in wanted]
     together = torch.from_numpy(np.concatenate(lists))
@@ -168,6 +197,6 @@ def check_sizes(plan: Plan, coarse: CoarsePlan, node_width: int, edge_width: int
     for what, n, width in zip(whats, coarse._items["largest"], widths, strict=True):
         if n * width >= 2**31:
             raise ValueError(
-                f"a graph has {n} {what} with {width} columns each, and the Triton backend reaches "
-                f"fewer than 2^31 entries of one graph; use backend='sparse'"
+                f"a graph has {n} {what} with rows of {width} numbers, and the Triton backend "
+                f"reaches fewer than 2^31 numbers of one graph; use backend='sparse'"
             )

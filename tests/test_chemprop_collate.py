@@ -1,6 +1,7 @@
 """Batches that carry their plan: the same results, and no copy to the host."""
 
 import copy
+import dataclasses
 import pickle
 from collections import Counter
 
@@ -105,6 +106,8 @@ def test_the_plan_survives_workers_copies_and_moves():
     bmg = batch.bmg
     for same in (pickle.loads(pickle.dumps(bmg)), copy.copy(bmg)):
         assert torch.equal(same.plan.batch, bmg.batch) and len(same) == 16
+    values = [getattr(bmg, field.name) for field in dataclasses.fields(bmg)]
+    assert values[-1] == 16 and all(isinstance(v, torch.Tensor) for v in values[:-1])
     plan = bmg.plan
     bmg.to("cpu")
     assert bmg.plan is plan
@@ -132,6 +135,24 @@ def test_one_plan_for_each_batch(monkeypatch: pytest.MonkeyPatch):
     assert calls["build"] == 0
     mp(plain).sum().backward()
     assert calls["build"] == 1
+
+
+@pytest.mark.parametrize(
+    "given, copies",
+    [({}, 0), ({"positions": 2}, 1), ({"prior": "rings"}, 1), ({"assignment": "gnn"}, 0)],
+)
+def test_what_a_loader_without_settings_leaves_to_copy(
+    given: dict, copies: int, monkeypatch: pytest.MonkeyPatch
+):
+    mp, settings = DiffPoolBondMessagePassing(d_h=16, **given), DiffPoolSettings(**given)
+    taken, cpu = [], torch.Tensor.cpu
+    monkeypatch.setattr(torch.Tensor, "cpu", lambda t: taken.append(t) or cpu(t))
+    for known, expected in ((settings, 0), (None, copies)):
+        loader = build_dataloader(dataset(POLYMERS), shuffle=False, settings=known)
+        bmg = next(iter(loader)).bmg
+        taken.clear()
+        mp(bmg)
+        assert len(taken) == expected
 
 
 @pytest.mark.gpu

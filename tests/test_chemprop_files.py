@@ -21,6 +21,7 @@ from tritonpool.chemprop import (
     DiffPoolMPNN,
     GraphReadout,
 )
+from tritonpool.cli.callbacks import History
 
 SMILES = POLYMERS[:14] + MOLECULES[:6]
 # chemprop rounds torch tensors with numpy functions
@@ -103,15 +104,21 @@ def test_training_logs_the_losses(monkeypatch: pytest.MonkeyPatch):
         return losses
 
     monkeypatch.setattr(mp, "pop_aux", note)
-    trainer = pl.Trainer(max_epochs=2, enable_checkpointing=False, **QUIET)
+    history = History()
+    options = dict(max_steps=7, callbacks=[history], enable_checkpointing=False)
+    trainer = pl.Trainer(**options, **QUIET)
     loader = build_dataloader(dataset(SMILES), batch_size=8, seed=0, drop_last=False)
     trainer.fit(model, loader, loader)
-    logged = trainer.logged_metrics
-    assert {"train_loss_epoch", "val_loss"} <= set(logged)
-    epoch, sizes = torch.stack(seen[-3:]), torch.tensor([[8.0], [8.0], [4.0]])
-    assert len(seen) == 6 and (epoch.std(0) > 1e-4).all()
-    found = torch.stack([logged["train_link"], logged["train_entropy"]])
-    torch.testing.assert_close(found, (epoch * sizes).sum(0) / sizes.sum())
+    assert {"train_loss_epoch", "val_loss"} <= set(trainer.logged_metrics)
+    assert len(seen) == 7 and torch.stack(seen).std(0).min() > 1e-4
+    # callbacks know each epoch's own; of the third, which ends early, only the log does
+    logged = [*history.metrics[:2], trainer.logged_metrics]
+    for epoch, sizes in enumerate(([8.0, 8.0, 4.0], [8.0, 8.0, 4.0], [8.0])):
+        sizes = torch.tensor(sizes)[:, None]
+        means = (torch.stack(seen[3 * epoch :][: len(sizes)]) * sizes).sum(0) / sizes.sum()
+        found = [float(logged[epoch][name]) for name in ("train_link", "train_entropy")]
+        assert found == pytest.approx(means.tolist(), rel=1e-5)
+    assert model._sums is None
 
 
 @pytest.mark.parametrize("clip", [None, 0.01])
@@ -129,6 +136,36 @@ def test_one_kernel_updates_all_parameters_as_chemprop_does(clip: float | None):
 
     (fused, ours), (other, chemprops) = weights(DiffPoolMPNN), weights(MPNN)
     assert fused and not other
+    torch.testing.assert_close(ours, chemprops, rtol=1e-4, atol=1e-5)
+
+
+def test_one_kernel_takes_scaled_and_clipped_gradients():
+    """Those of fp16, as lightning hands them over; a step with an infinite one is left out."""
+
+    def weights(cls: type[MPNN]) -> torch.Tensor:
+        torch.manual_seed(0)
+        mp = DiffPoolBondMessagePassing(d_h=16, link_weight=0.0, entropy_weight=0.0)
+        model = cls(mp, GraphReadout(), RegressionFFN(input_dim=mp.output_dim), init_lr=1e-3)
+        loader = build_dataloader(dataset(SMILES), batch_size=8, seed=0)
+        trainer = pl.Trainer(max_steps=1, enable_checkpointing=False, **QUIET)
+        trainer.fit(model, loader)
+        (optimizer,) = trainer.optimizers
+        assert not getattr(optimizer, "_step_supports_amp_scaling", False)  # no clipping with it
+        scaler = torch.amp.GradScaler("cpu", init_scale=1024.0)
+        for number, (bmg, _, _, targets, *_) in enumerate([*loader, *loader]):
+            optimizer.zero_grad()
+            with torch.autocast("cpu", torch.float16):
+                predicted = model.predictor.train_step(model.fingerprint(bmg))
+            loss = torch.nn.functional.mse_loss(predicted.float(), targets)
+            scaler.scale(loss * torch.inf if number == 1 else loss).backward()
+            scaler.unscale_(optimizer)
+            torch.nn.utils.clip_grad_norm_(model.parameters(), 0.1)
+            scaler.step(optimizer)
+            scaler.update()
+        return torch.cat([p.detach().flatten() for p in model.parameters()])
+
+    ours, chemprops = weights(DiffPoolMPNN), weights(MPNN)
+    assert ours.isfinite().all()
     torch.testing.assert_close(ours, chemprops, rtol=1e-4, atol=1e-5)
 
 

@@ -7,7 +7,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from tritonpool import Graph, coarsen, kernels, reference
-from tritonpool.kernels import pool, work
+from tritonpool.kernels import backward, node_grad, pool, work
 from tritonpool.kernels.launch import forked, launch, recording
 from tritonpool.kernels.tiles import Tile
 from tritonpool.losses import assignment_losses
@@ -19,6 +19,10 @@ pytestmark = pytest.mark.usefixtures("kernels_on_gpu")
 TOLERANCE = {torch.float64: 1e-12, torch.float32: 1e-5, torch.bfloat16: 2e-2, torch.float16: 2e-3}
 SIZES, EDGES = (7, 0, 1, 40, 5), (15, 0, 1, 140, 0)  # three tiles of 64 edges, the last ragged
 EPS = 1e-8
+
+
+def up_to(number, whole):
+    return -(-number // whole) * whole
 
 
 def relative_error(found, expected):
@@ -487,14 +491,46 @@ def test_on_the_cpu_nothing_runs_beside():
 def test_a_graph_beyond_32_bit_offsets_is_refused():
     case = Case((3,), (4,), [2], 5, 2)
     case.plan.edges[0] = 2**30  # only the counts on the host are asked
-    with pytest.raises(ValueError, match="1073741824 edges with 5 columns.*backend='sparse'"):
+    with pytest.raises(
+        ValueError, match="1073741824 edges with rows of 20 numbers.*backend='sparse'"
+    ):
         kernels.coarsen_fwd(*case.inputs, case.plan, case.coarse, EPS)
     case = Case((3,), (4,), [2], 5, 2)
     case.plan.nodes[0] = 2**29
-    with pytest.raises(ValueError, match="536870912 nodes with 5 columns"):
+    with pytest.raises(ValueError, match="536870912 nodes with rows of 5 numbers"):
         kernels.losses_fwd(case.S, case.w, case.plan, case.coarse)
-    with pytest.raises(ValueError, match="536870912 nodes with 7 columns"):
+    with pytest.raises(ValueError, match="536870912 nodes with rows of 7 numbers"):
         kernels.lift_fwd(case.S, torch.randn(2, 7), case.plan, case.coarse)
+
+
+@pytest.mark.parametrize("C", [5, 20])
+def test_scratch_memory_is_as_large_as_each_graph_needs(monkeypatch, C):
+    case = Case((4, 0, 40, 3), (6, 0, 60, 5), [2, 0, 25, 3], 32, C, weighted=True)
+    found = {}
+
+    def keep(S, nodes, edges, width, *rest):
+        found.update(rows=edges.cpu(), width=width)
+        return node_grad.node_grad(S, nodes, edges, width, *rest)
+
+    monkeypatch.setattr(backward, "node_grad", keep)
+    torch.use_deterministic_algorithms(True)  # which fills new memory with NaN
+    try:
+        outputs = kernels.coarsen_fwd(*case.inputs, case.plan, case.coarse, EPS)
+        grads = [torch.ones_like(t) for t in outputs]
+        kernels.coarsen_bwd(
+            *grads, *case.inputs, *outputs[1:], case.plan, case.coarse, EPS, case.needs
+        )
+    finally:
+        torch.use_deterministic_algorithms(False)
+    rows = found["rows"]
+    for m, c in zip(case.plan.edges.tolist(), case.counts, strict=True):
+        row, size = up_to(c, 16), m * (1 + up_to(c, 8) // 8) * up_to(c, 16)
+        part, rows = rows[:size].view(-1, m, row) if size else rows[:0], rows[size:]
+        used = 1 + up_to(c, found["width"]) // found["width"]
+        if size:
+            assert part[:used, :, :c].isfinite().all()
+            assert part[used:].isnan().all() and part[:, :, up_to(c, 4) :].isnan().all()
+    assert not len(rows)
 
 
 @pytest.mark.gpu

@@ -10,6 +10,7 @@ import triton.language as tl
 from tritonpool.kernels.launch import ready, recording, target_of
 from tritonpool.kernels.precision import dot, split
 from tritonpool.kernels.tiles import TARGETS, nearest_target, tile_for
+from tritonpool.kernels.work import LEAST_SLICE
 
 KERNELS = (
     "coarsen_fwd", "coarsen_bwd_assignment", "coarsen_bwd_features", "weight_grad", "pool", "lift",
@@ -42,6 +43,8 @@ def test_every_tile_is_one_that_triton_takes(kernel, target):
             assert tile.warps in (1, 2, 4, 8)
             if "BC" in tile.blocks and C < 16:
                 assert tile.blocks["BC"] > C  # room for the total weight
+            if kernel == "coarsen_bwd_assignment":
+                assert tile.blocks["BQ"] >= LEAST_SLICE
 
 
 def test_precision_follows_the_target():

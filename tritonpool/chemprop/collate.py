@@ -36,6 +36,7 @@ class PlannedMolGraph(BatchMolGraph):
     def __init__(self, bmg: BatchMolGraph):
         for name in TENSORS:
             setattr(self, name, getattr(bmg, name))
+        self._BatchMolGraph__size = len(bmg)  # a field of chemprop's class, which lightning reads
         self.plan = Plan.build(bmg.batch, bmg.edge_index, len(bmg.V), len(bmg))
 
     def __len__(self) -> int:

@@ -40,19 +40,20 @@ class _LossesMixin:
                     "message_passing must be made of DiffPoolBondMessagePassing or "
                     f"DiffPoolAtomMessagePassing, but holds {type(block).__name__}"
                 )
+        self._sums: Tensor | None = None  # of this epoch's losses times molecules
         self._seen = 0  # molecules in this epoch
 
     def configure_optimizers(self) -> dict[str, Any]:
-        """chemprop's, with all parameters updated by one kernel, where torch has such a one."""
+        """chemprop's, with all parameters updated by one kernel, where torch has such a one.
+
+        Switched on in the finished optimizer, which does not unscale gradients itself then, as
+        lightning wants it for clipping in fp16.
+        """
         found = super().configure_optimizers()
         if all(p.device.type in ("cpu", "cuda") for p in self.parameters()):
             for group in found["optimizer"].param_groups:
                 group["fused"] = True
         return found
-
-    def on_train_epoch_start(self) -> None:
-        super().on_train_epoch_start()
-        self._seen = 0
 
     def training_step(
         self, batch: TrainingBatch | MulticomponentTrainingBatch, batch_idx: int
@@ -65,20 +66,41 @@ class _LossesMixin:
         found = [(block, *losses) for block, losses in found if losses is not None]
         if found:
             size = self.get_batch_size(batch)
-            if not self._seen:
-                self._sums = torch.zeros(2, device=loss.device)
+            if self._sums is None:
+                self._sums = torch.zeros(2, dtype=torch.float32, device=loss.device)
             self._seen += size
             for block, link, entropy in found:
                 loss = loss + block.weigh(link, entropy)
                 self._sums.add_(torch.stack([link, entropy]).detach(), alpha=size)
         return loss
 
+    def on_train_epoch_start(self) -> None:
+        super().on_train_epoch_start()
+        self._sums, self._seen = None, 0
+
+    def on_train_batch_end(self, outputs: object, batch: object, batch_idx: int) -> None:
+        super().on_train_batch_end(outputs, batch, batch_idx)
+        if self.trainer.is_last_batch:
+            self._log_losses()
+
     def on_train_epoch_end(self) -> None:
         super().on_train_epoch_end()
-        if self._seen:
-            # logging a number takes lightning longer than a model to compute it, so once an epoch
+        self._log_losses()  # of an epoch that ended before its last batch
+
+    def _log_losses(self) -> None:
+        """Log the means over the molecules of this epoch. Once, because that takes lightning longer
+        than computing them; and with the last batch, so that callbacks find them."""
+        if self._sums is not None:
             for name, total in zip(("train_link", "train_entropy"), self._sums, strict=True):
-                self.log(name, total / self._seen, batch_size=self._seen, sync_dist=True)
+                self.log(
+                    name,
+                    total / self._seen,
+                    on_step=False,
+                    on_epoch=True,
+                    batch_size=self._seen,
+                    sync_dist=True,
+                )
+        self._sums, self._seen = None, 0
 
 
 class DiffPoolMPNN(_LossesMixin, MPNN):

@@ -162,8 +162,8 @@ _remembered = lru_cache(MOLECULES)(_molecule_eigenvectors)
 
 
 def _fragments(plan: Plan) -> Tensor:
-    V, batch = plan.num_nodes, plan.batch.cpu().numpy()
-    src, dst = plan.src.cpu().numpy(), plan.dst.cpu().numpy()
+    V, batch = plan.num_nodes, np.repeat(np.arange(plan.num_graphs), plan.nodes.numpy())
+    src, dst = torch.stack([plan.src, plan.dst]).cpu().numpy()
     depth, parent = _forest(src, dst, V)
     up, down = parent[src] == dst, parent[dst] == src
     # An edge that is not in the forest closes a ring with the ways to where both ends meet.

@@ -136,7 +136,7 @@ class History(Callback):
     seconds : list of float
         Wall time of each epoch with its validation.
     metrics : list of dict
-        What was logged in each epoch's steps and validation, and its number as ``epoch``.
+        The logged metrics after each epoch, and its number as ``epoch``.
     """
 
     def __init__(self) -> None:
