@@ -21,7 +21,7 @@ __all__ = [
 def load_pairs(ptr, base, row, exists, f, C):
     """Rows of coarse edges, zero where there is none."""
     mask = exists[:, None] & (f < C)[None, :]
-    return tl.load(ptr + base * C + row[:, None] * C + f[None, :], mask, 0.0)
+    return tl.load(ptr + base * C + (row[:, None] * C + f[None, :]), mask, 0.0)
 
 
 @triton.jit
@@ -161,7 +161,7 @@ def coarsen_bwd_assignment_kernel(
     if HAS_F:
         weight = tl.load(W_ptr + first_pair + row, exists, 0.0)
     if NARROW:
-        feature = tl.load(F_ptr + e[:, None] * C + f[None, :], (f < C)[None, :], 0.0)
+        feature = tl.load(F_ptr + (e[:, None] * C + f[None, :]), (f < C)[None, :], 0.0)
         grad = load_pairs(dFc_ptr, first_pair, row, exists, f, C)  # [pairs, BC]
         fc = load_pairs(Fc_ptr, first_pair, row, exists, f, C)
         feature = tl.where((f == C)[None, :], 1.0, convert(feature, ACC))  # [BE, BC]
@@ -197,7 +197,9 @@ def coarsen_bwd_assignment_kernel(
                     fs = f0 + f
                     wide = load_pairs(dFc_ptr, base, row, exists, fs, C)
                     mean = load_pairs(Fc_ptr, base, row, exists, fs, C)
-                    part_of = tl.load(F_ptr + e[:, None] * C + fs[None, :], (fs < C)[None, :], 0.0)
+                    part_of = tl.load(
+                        F_ptr + (e[:, None] * C + fs[None, :]), (fs < C)[None, :], 0.0
+                    )
                     wide = convert(wide, ACC) * over[:, None]
                     slope -= tl.sum(wide * convert(mean, ACC), 1)
                     y = dot(convert(part_of, ACC), tl.trans(wide), y, PRECISION)

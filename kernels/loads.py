@@ -1,4 +1,8 @@
-"""How the kernels read their inputs."""
+"""How the kernels read their inputs.
+
+Offsets within a graph are 32-bit and added up before the pointer is: an address for each number
+takes two registers, and the compiler would keep that of each row, too.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +28,7 @@ __all__ = [
 def load_tile(ptr, row, rows, column, columns):
     """Some rows and columns of a matrix, zero beyond its last row and column."""
     mask = (row < rows)[:, None] & (column < columns)[None, :]
-    return tl.load(ptr + row[:, None] * columns + column[None, :], mask, 0.0)
+    return tl.load(ptr + (row[:, None] * columns + column[None, :]), mask, 0.0)
 
 
 @triton.jit
