@@ -170,7 +170,8 @@ def test_what_cannot_be_shown_is_named(tmp_path, data, model, capsys):
     refused(1, f"{str(file)!r} has no DiffPool levels", "-i", data, "--model-paths", plain)
     ours = ("--model-paths", model)
     refused(1, "argument --model-paths: there is no .pt", "-i", data, "--model-paths", empty)
-    refused(1, "argument --test-path: cannot read", "-i", tmp_path / "no.csv", *ours)
+    for path in (tmp_path / "no.csv", tmp_path / "no.txt", tmp_path):
+        refused(1, "argument --test-path: cannot read", "-i", path, *ours)
     refused(2, "argument --smiles-columns: ", "-i", data, *ours, "--smiles-columns", "x")
     refused(2, "argument --reaction-columns: ", "-i", data, *ours, "--reaction-columns", "smiles")
     refused(2, "argument --pictures: must be", "-i", data, *ours, "--pictures", -1)

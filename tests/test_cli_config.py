@@ -83,6 +83,15 @@ def test_bench_takes_its_grid_instead(trained, tmp_path):
     assert "|     8 | ratio 0.5 |" in (tmp_path / "out" / "results.md").read_text()
 
 
+def test_bench_leaves_the_folder_of_the_training_alone(trained, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    before = sorted(trained.iterdir())
+    words = ("--config-path", trained / "config.toml", "--batch-sizes", 8, "--ratios", 0.5)
+    assert tritonpool("bench", *words, "--steps", 1) == 0
+    assert sorted(trained.iterdir()) == before
+    assert (tmp_path / "bench" / "results.md").exists()
+
+
 def test_commas_in_names(tmp_path):
     table = write_table(tmp_path / "data.csv").read_text().replace("smiles,y", 'smiles,"E, gap"')
     data = tmp_path / "a, b.csv"

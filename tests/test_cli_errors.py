@@ -236,6 +236,16 @@ def test_labels_that_are_no_classes(refused, tmp_path, task, labels, message):
     assert message in refused(data, "--task-type", task, code=1, small=small)
 
 
+@pytest.mark.parametrize("label", [0, 1])
+def test_one_class_cannot_be_balanced(refused, tmp_path, label):
+    data = write_table(tmp_path / "data.csv", y=lambda row, _: label)
+    message = refused(data, "--task-type", "classification", "--class-balance", code=1)
+    assert message.startswith(
+        f"argument --class-balance: needs rows of both classes in the training part, but all 32 "
+        f"are of class {label} and none of class {1 - label}"
+    )
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
@@ -373,8 +383,16 @@ def test_missing_files(refused, tmp_path, data):
     assert message == f"argument --checkpoint: '{tmp_path / 'no.pt'}' does not exist"
     message = refused(data, "--splits-file", tmp_path / "no.json", code=1)
     assert message == f"argument --splits-file: there is no file '{tmp_path / 'no.json'}'"
-    message = refused(data.rename(tmp_path / "data.txt"), code=2)
-    assert message.startswith("Input data must be a CSV file.")
+    assert refused(tmp_path, code=1).startswith(f"argument --data-path: cannot read '{tmp_path}'")
+
+
+@pytest.mark.parametrize("name", ["data.tsv", "DATA.CSV", "data.csv.gz"])
+def test_names_that_do_not_end_in_csv(refused, data, tmp_path, name):
+    message = refused(data.rename(tmp_path / name), code=2)
+    assert message == (
+        f"argument --data-path: '{tmp_path / name}' must be a CSV file, whose name ends in .csv "
+        f"(in lower case); convert or rename it"
+    )
 
 
 def test_data_path_is_needed(tmp_path, capsys):

@@ -89,8 +89,24 @@ def test_files_that_are_not_there(refused, tmp_path, data):
     assert refused(2, data, models=(data,)).startswith("argument --model-paths: Expected a .ckpt")
 
 
-def test_calibration_data_that_are_not_there(tmp_path, data, model, capsys):
-    words = ("--test-path", data, "--model-paths", model, "--cal-path", tmp_path / "no.csv")
+def test_paths_that_are_no_csv_files(refused, tmp_path, data):
+    missing = tmp_path / "no.txt"
+    assert refused(1, missing).startswith(f"argument --test-path: cannot read '{missing}'")
+    assert refused(1, tmp_path).startswith(f"argument --test-path: cannot read '{tmp_path}'")
+    message = refused(2, data.rename(tmp_path / "data.tsv"))
+    assert message.startswith(f"argument --test-path: '{tmp_path / 'data.tsv'}' must be a CSV file")
+
+
+def test_a_file_that_goes_wrong_below_its_first_rows(refused, tmp_path):
+    """Where it is read again, another option would be named."""
+    (tmp_path / "long.csv").write_text("smiles\n" + "CC\n" * 300_000 + 'C,"\n')
+    message = refused(1, tmp_path / "long.csv")
+    assert message.startswith("argument --test-path: '")
+
+
+@pytest.mark.parametrize("name", ["no.csv", "no.txt"])
+def test_calibration_data_that_are_not_there(tmp_path, data, model, capsys, name):
+    words = ("--test-path", data, "--model-paths", model, "--cal-path", tmp_path / name)
     assert tritonpool("predict", *words) == 1
     assert "argument --cal-path: cannot read" in capsys.readouterr().err
 

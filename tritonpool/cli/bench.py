@@ -117,7 +117,8 @@ class BenchSubcommand(TrainSubcommand):
                 "argument --diffpool-assignment: rings has no ratio to choose unless there are "
                 "more levels"
             )
-        args.output_dir = args.output_dir or Path("bench")
+        if args.output_dir is None or "output_dir" in filed:  # the file's is that of its training
+            args.output_dir = Path("bench")
         return args
 
     @classmethod

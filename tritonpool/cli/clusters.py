@@ -99,7 +99,7 @@ def run(args: argparse.Namespace) -> None:
     validate_common_args(process_common_args(args))
     if args.reaction_columns:
         raise UsageError("argument --reaction-columns: clusters can be shown for molecules only")
-    check_files([args.test_path], args, "--test-path")
+    check_files([args.test_path], args)
     check_feature_files(args.test_path, args)
     texts = smiles_by_column(args.test_path, args)
     paths = _models(args)

@@ -115,7 +115,8 @@ def read_splits(args: argparse.Namespace, folder: Path, splits_file: Path | None
     Raises
     ------
     InputError
-        If a SMILES or the splits cannot be read, or the data or its training part are too small.
+        If a SMILES or the splits cannot be read, or the data or its training part are too small or
+        of one class where they should be balanced.
     """
     local = copy.copy(args)
     local.output_dir = folder
@@ -166,9 +167,25 @@ def read_splits(args: argparse.Namespace, folder: Path, splits_file: Path | None
             raise InputError(f"the training part of the split is empty; see {option}")
     if args.train_size is not None and splits_file is None:
         _subsample(splits, args.train_size, args.data_seed)
+    if args.class_balance:
+        _check_balance(splits)
     if not args.use_cuikmolmaker_featurization:  # which makes no molecules beforehand
         _warn_of_repeats(splits)
     return splits
+
+
+def _check_balance(splits: Splits) -> None:
+    """Have the training parts rows of both classes, as chemprop's sampler sees them? It would
+    otherwise give no batch."""
+    for part in splits.train:
+        found = {bool(point.y.any()) for point in part[0]}
+        if len(found) == 1:
+            missing, there = (0, 1) if True in found else (1, 0)
+            raise InputError(
+                f"argument --class-balance: needs rows of both classes in the training part, but "
+                f"all {len(part[0])} are of class {there} and none of class {missing}; leave the "
+                f"option out, or split the data otherwise"
+            )
 
 
 def _warn_of_repeats(splits: Splits) -> None:

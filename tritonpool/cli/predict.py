@@ -20,7 +20,13 @@ from tritonpool.cli.features import OF_ATOMS, OF_MOLECULES, check_feature_files,
 from tritonpool.cli.options import flag
 from tritonpool.cli.recorded import warn_of_differences
 from tritonpool.cli.saved import SavedEncoder, columns_of, trained_models
-from tritonpool.cli.tables import blaming_smiles, check_columns, check_files, check_targets
+from tritonpool.cli.tables import (
+    blaming_smiles,
+    check_columns,
+    check_endings,
+    check_files,
+    check_targets,
+)
 from tritonpool.cli.uncertainty import check_uncertainty
 
 __all__ = ["FingerprintSubcommand", "PredictSubcommand"]
@@ -44,11 +50,11 @@ class _Checked:
             From chemprop's own checks.
         """
         tables = {"": args.test_path}
-        check_files([args.test_path], args, "--test-path")
         if getattr(args, "cal_path", None) is not None:
-            check_files([args.cal_path], args, "--cal-path")
             tables["cal_"] = args.cal_path
             _sort_calibration_files(args)
+        check_endings([args.test_path], args)
+        check_files(list(tables.values()), args)
         check_columns(list(tables.values()), args)
         models = trained_models(args)
         _check_ensemble(models)

@@ -21,6 +21,7 @@ from tritonpool.cli.splits import PARTS
 __all__ = [
     "blaming_smiles",
     "check_columns",
+    "check_endings",
     "check_files",
     "check_tables",
     "check_targets",
@@ -29,10 +30,8 @@ __all__ = [
 ]
 
 
-def check_files(
-    paths: Sequence[Path], args: argparse.Namespace, option: str = "--data-path"
-) -> None:
-    """Check that the CSV files are there and have rows; ``option`` named them.
+def check_files(paths: Sequence[Path], args: argparse.Namespace) -> None:
+    """Check that the CSV files are there and have rows.
 
     Raises
     ------
@@ -40,9 +39,24 @@ def check_files(
         If one cannot be read as a table or is empty.
     """
     for path in paths:
-        # chemprop has its own sentence for other endings
-        if path.suffix == ".csv":
-            _read(path, args, rows=1, option=option)
+        _read(path, args, rows=1)
+
+
+def check_endings(paths: Sequence[Path], args: argparse.Namespace) -> None:
+    """Check that chemprop takes the files for CSV files, which it does by their names; those that
+    are not there are left to `check_files`.
+
+    Raises
+    ------
+    UsageError
+        If the name of one ends otherwise.
+    """
+    for path in paths:
+        if path.suffix != ".csv" and path.is_file():
+            raise UsageError(
+                f"argument {_option_of(path, args)}: {str(path)!r} must be a CSV file, whose name "
+                f"ends in .csv (in lower case); convert or rename it"
+            )
 
 
 def check_tables(args: argparse.Namespace) -> None:
@@ -147,11 +161,17 @@ def smiles_by_column(path: Path, args: argparse.Namespace) -> dict[str, list[str
     return {str(name): table[name].tolist() for name in names}
 
 
-def _read(
-    path: Path, args: argparse.Namespace, rows: int | None = None, option: str = "--data-path"
-) -> pd.DataFrame:
+def _option_of(path: Path, args: argparse.Namespace) -> str:
+    """The option that named a table."""
+    for name in ("test_path", "cal_path"):
+        if getattr(args, name, None) == path:
+            return flag(name)
+    return "--data-path"
+
+
+def _read(path: Path, args: argparse.Namespace, rows: int | None = None) -> pd.DataFrame:
     """Read a table as chemprop does, or its first rows only."""
-    header = None if args.no_header_row else "infer"
+    header, option = None if args.no_header_row else "infer", _option_of(path, args)
     try:
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always", pd.errors.ParserWarning)

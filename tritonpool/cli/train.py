@@ -36,7 +36,7 @@ from tritonpool.cli.options import (
     given_options,
     resolve_settings,
 )
-from tritonpool.cli.tables import check_files, check_tables
+from tritonpool.cli.tables import check_endings, check_files, check_tables
 
 __all__ = ["TrainSubcommand"]
 
@@ -144,6 +144,7 @@ class TrainSubcommand(chemprop_train.TrainSubcommand):
             raise UsageError("argument --data-path: is needed for training")
         process_common_args(args)
         check_options(args)
+        check_endings(args.data_path, args)
         check_files(args.data_path, args)
         named = args.target_columns is not None
         try:
