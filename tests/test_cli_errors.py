@@ -83,6 +83,25 @@ OPTIONS = [
     (("--task-weights", 1, 2), "argument --task-weights: must be one for each target (1), got 2"),
     (("--batch-size", 0), "argument --batch-size: must be a whole number at least 1, got 0"),
     (("--ensemble-size", 0), "argument --ensemble-size: must be a whole number at least 1, got 0"),
+    (("--data-seed", -1), "argument --data-seed: must be a whole number from 0 to 4294967295, got"),
+    (
+        ("--data-seed", 2**32 - 1, "--num-replicates", 2),
+        "argument --data-seed: must be a whole number from 0 to 4294967294, got 4294967295",
+    ),
+    (
+        ("--pytorch-seed", "99999999999999999999"),
+        "argument --pytorch-seed: must be a whole number from 0 to 18446744073709551615, got 99999",
+    ),
+    (
+        ("--split-key-molecule", 2, "-s", "smiles", "y"),
+        "argument --split-key-molecule: must be the number of a column of molecules or reactions, "
+        "from 0 to 1, got 2",
+    ),
+    (
+        ("--split-key-molecule", 1),
+        "argument --split-key-molecule: must be the number of a column of molecules or reactions, "
+        "0 for the only one, got 1",
+    ),
     (("--frobnicate",), "unrecognized arguments: --frobnicate"),
     (
         ("--split-sizes", 80, 10, 10),
@@ -462,6 +481,16 @@ def test_output_folder_with_another_training(tmp_path, data, capsys):
     assert train(data, tmp_path / "out") == 2
     assert "already holds a training (model_0/checkpoints/last.ckpt)" in capsys.readouterr().err
     assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["model_0"]
+
+
+def test_output_folder_above_another_training(tmp_path, data, capsys):
+    (tmp_path / "out" / "b1" / "model_0").mkdir(parents=True)
+    (tmp_path / "out" / "b1" / "model_0" / "best.pt").touch()
+    assert train(data, tmp_path / "out") == 0
+    (tmp_path / "new" / "replicate_1" / "model_0").mkdir(parents=True)
+    (tmp_path / "new" / "replicate_1" / "model_0" / "best.pt").touch()
+    assert train(data, tmp_path / "new") == 2
+    assert "already holds a training (replicate_1/model_0/best.pt)" in capsys.readouterr().err
 
 
 def test_pooling_options_with_a_model_that_has_its_own(refused, data, tmp_path):

@@ -17,6 +17,7 @@ from lightning.pytorch.accelerators import AcceleratorRegistry
 from tritonpool.backend import choose_backend
 from tritonpool.cli.errors import InputError, UsageError
 from tritonpool.cli.options import flag
+from tritonpool.cli.ranges import MOST_SEED, MOST_TORCH_SEED
 from tritonpool.cli.saved import columns_of, saved_encoder
 
 __all__ = [
@@ -55,6 +56,16 @@ LEAST = {
     ),
 }
 POSITIVE = ("init_lr", "max_lr", "final_lr", "aggregation_norm")
+
+# the largest seeds, and what numbers those that are counted up from the given one
+SEEDS = {
+    "data_seed": (MOST_SEED, "num_replicates"),
+    "pytorch_seed": (MOST_TORCH_SEED, "ensemble_size"),
+}
+
+# what there is of a training in its folder
+MODELS = ("model_*", "replicate_*/model_*")
+WRITTEN = ("checkpoints/last*.ckpt", "best.pt")
 
 # the tasks of those losses that not every task has the outputs for
 LOSSES = {
@@ -107,6 +118,8 @@ def check_options(args: argparse.Namespace) -> None:
             if path is not None and not Path(path).is_file():
                 raise InputError(f"argument {flag(name)}: there is no file {str(path)!r}")
     _check_ranges(args)
+    _check_seeds(args)
+    _check_split_key(args)
     if args.checkpoint and not find_models(args.checkpoint):
         raise InputError(f"argument --checkpoint: there is no .pt file in {args.checkpoint[0]}")
 
@@ -138,6 +151,26 @@ def _check_ranges(args: argparse.Namespace) -> None:
         )
     if args.grad_clip is not None and not args.grad_clip >= 0:
         raise UsageError(f"argument --grad-clip: must be 0 or more, got {args.grad_clip:g}")
+
+
+def _check_seeds(args: argparse.Namespace) -> None:
+    """Are the seeds, of the last replicate or model too, such as the generators take?"""
+    for name, (most, count) in SEEDS.items():
+        seed, last = getattr(args, name), most - getattr(args, count) + 1
+        if seed is not None and not 0 <= seed <= last:
+            raise UsageError(
+                f"argument {flag(name)}: must be a whole number from 0 to {last}, got {seed}"
+            )
+
+
+def _check_split_key(args: argparse.Namespace) -> None:
+    """Is there the column that the data is split by?"""
+    key, last = args.split_key_molecule, columns_of(args) - 1
+    if not 0 <= key <= last:
+        raise UsageError(
+            f"argument --split-key-molecule: must be the number of a column of molecules or "
+            f"reactions, {f'from 0 to {last}' if last else '0 for the only one'}, got {key}"
+        )
 
 
 def _check_loss(args: argparse.Namespace) -> None:
@@ -192,9 +225,10 @@ def check_output(folder: Path) -> None:
     InputError
         If it cannot be made or written.
     """
-    earlier = next((folder.glob("**/model_*/checkpoints/last*.ckpt")), None)
-    earlier = earlier or next(folder.glob("**/model_*/best.pt"), None)
-    if earlier is not None:
+    # where a training writes its models; others may lie deeper in the folder
+    models = [model for place in MODELS for model in folder.glob(place)]
+    files = (file for model in models for name in WRITTEN for file in model.glob(name))
+    if (earlier := next(files, None)) is not None:
         raise UsageError(
             f"argument --output-dir: {str(folder)!r} already holds a training "
             f"({earlier.relative_to(folder)}); go on with it by --resume or name another folder"

@@ -6,9 +6,17 @@ import argparse
 import math
 from collections.abc import Callable
 
-__all__ = ["MOST_SEED", "fraction", "non_negative", "positive", "whole_number"]
+__all__ = [
+    "MOST_SEED",
+    "MOST_TORCH_SEED",
+    "fraction",
+    "non_negative",
+    "positive",
+    "whole_number",
+]
 
 MOST_SEED = 2**32 - 1  # NumPy's and scikit-learn's generators take no more
+MOST_TORCH_SEED = 2**64 - 1
 
 
 def whole_number(least: int, most: int | None = None) -> Callable[[str], int]:
