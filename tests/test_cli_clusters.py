@@ -148,6 +148,27 @@ def test_atom_descriptors_are_seen(tmp_path, data, capsys):
         assert "error: argument --atom-descriptors-path: " in error and message in error
 
 
+def test_features_of_another_width_are_named(tmp_path, data, model, capsys):
+    file = model / "model_0" / "best.pt"
+    counts = [Chem.MolFromSmiles(text).GetNumAtoms() for text in pd.read_csv(data)["smiles"]]
+    np.savez(tmp_path / "a.npz", *[np.ones((n, 2)) for n in counts])
+    for words, message in (
+        (
+            ("--multi-hot-atom-featurizer-mode", "RIGR"),
+            "it takes 72 features of atoms, but 52 are given; see --atom-features-path, --mul",
+        ),
+        (
+            ("--atom-descriptors-path", tmp_path / "a.npz"),
+            "it takes 0 descriptors of atoms, but 2 are given; see --atom-descriptors-path",
+        ),
+    ):
+        assert clusters(data, model, tmp_path / "out", *words) == 1
+        line = capsys.readouterr().err.splitlines()[-1]
+        start = f"argument --test-path: the model in {str(file)!r} does not fit the data: "
+        assert start + message in line
+        assert not (tmp_path / "out").exists()
+
+
 @pytest.mark.parametrize("words", [(), ("--use-cuikmolmaker-featurization",)])
 def test_a_bad_smiles_is_named(tmp_path, model, capsys, words):
     (tmp_path / "bad.csv").write_text("smiles\nCC\nC(\n")

@@ -117,6 +117,26 @@ def test_an_output_that_cannot_be_written(data, model, capsys):
     assert f"argument --output: '{data}' cannot be made" in capsys.readouterr().err
 
 
+def test_devices_that_are_not_there(refused, data):
+    message = refused(2, data, "--devices", "banana")
+    assert message.startswith("argument --devices: must be auto or how many of this machine's")
+    assert message.endswith("got 'banana'")
+    assert refused(2, data, "--accelerator", "abacus").startswith("argument --accelerator: must be")
+
+
+@pytest.mark.parametrize("index", [-3, 3, 7])
+def test_a_layer_that_a_predictor_does_not_have(tmp_path, data, model, capsys, index):
+    out = tmp_path / "new" / "out.csv"
+    words = ("-i", data, "--model-paths", model, "-o", out, "--ffn-block-index", index)
+    assert tritonpool("fingerprint", *words) == 2
+    assert capsys.readouterr().err.splitlines()[-1] == (
+        f"tritonpool fingerprint: error: argument --ffn-block-index: must be from 0 (what the "
+        f"predictor is given) to 2 (what it predicts), or below 0 to count from its end, for the "
+        f"model in '{model / 'model_0' / 'best.pt'}'; got {index}"
+    )
+    assert not out.parent.exists()
+
+
 def test_a_model_for_two_columns(refused, tmp_path, data):
     pairs = write_pairs(tmp_path / "pairs.csv")
     columns = ("-s", "smiles", "other", "--target-columns", "y")

@@ -13,6 +13,7 @@ import torch
 from chemprop.cli.common import find_models
 from chemprop.cli.train import FoundationModels
 from lightning.pytorch.accelerators import AcceleratorRegistry
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from tritonpool.backend import choose_backend
 from tritonpool.cli.errors import InputError, UsageError
@@ -22,6 +23,7 @@ from tritonpool.cli.saved import columns_of, saved_encoder
 
 __all__ = [
     "check_components",
+    "check_device",
     "check_options",
     "check_output",
     "check_writable",
@@ -106,7 +108,8 @@ def check_options(args: argparse.Namespace) -> None:
                 f"DiffPool returns one row for each molecule; give --target-columns instead"
             )
     _check_loss(args)
-    _check_device(args)
+    check_device(args)
+    _check_computation(args)
     for name in ("data_path", "checkpoint"):
         for path in getattr(args, name) or []:
             if not path.exists():
@@ -184,8 +187,14 @@ def _check_loss(args: argparse.Namespace) -> None:
         )
 
 
-def _check_device(args: argparse.Namespace) -> None:
-    """Is there such a device, and can the wanted backend and precision run on it?"""
+def check_device(args: argparse.Namespace) -> None:
+    """Check that lightning finds the devices that ``--accelerator`` and ``--devices`` ask for.
+
+    Raises
+    ------
+    UsageError
+        If not.
+    """
     known = {"auto", "gpu", *AcceleratorRegistry.available_accelerators()}
     if args.accelerator not in known:
         raise UsageError(
@@ -200,6 +209,23 @@ def _check_device(args: argparse.Namespace) -> None:
             f"argument --accelerator: {args.accelerator!r} needs a GPU, and torch finds none; "
             f"use 'cpu' or 'auto'"
         )
+    name = args.accelerator
+    if name in ("auto", "gpu"):
+        name = "cuda" if on_gpu(args) else "mps" if mps else "cpu"
+    try:
+        found = args.devices == "auto" or AcceleratorRegistry.get(name).parse_devices(args.devices)
+    except (TypeError, ValueError, MisconfigurationException):
+        found = None
+    if not found:
+        more = "" if name == "cpu" else ", or the numbers of those to use, such as 0,1"
+        raise UsageError(
+            f"argument --devices: must be auto or how many of this machine's {name} devices to "
+            f"use, at least 1{more}; got {args.devices!r}"
+        )
+
+
+def _check_computation(args: argparse.Namespace) -> None:
+    """Can the wanted precision and backend run on the device?"""
     if args.precision == "16-mixed" and not on_gpu(args):
         raise UsageError(
             "argument --precision: '16-mixed' needs a GPU; use 'bf16-mixed' or '32-true'"

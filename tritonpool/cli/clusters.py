@@ -13,6 +13,7 @@ import pandas as pd
 import torch
 from chemprop.cli.common import add_common_args, process_common_args, validate_common_args
 from chemprop.cli.predict import check_featurizer_matches_model
+from chemprop.models import MPNN, MulticomponentMPNN
 from chemprop.models.utils import load_model
 from rdkit import Chem
 from torch.utils.data import DataLoader
@@ -21,7 +22,7 @@ from tritonpool.chemprop.message_passing import DiffPoolMixin
 from tritonpool.cli.checks import check_writable, on_gpu, output_folder
 from tritonpool.cli.data import unsplit_loader
 from tritonpool.cli.errors import InputError, UsageError
-from tritonpool.cli.features import check_feature_files
+from tritonpool.cli.features import check_feature_files, check_fit
 from tritonpool.cli.ranges import whole_number
 from tritonpool.cli.recorded import warn_of_differences
 from tritonpool.cli.saved import trained_models
@@ -108,7 +109,7 @@ def run(args: argparse.Namespace) -> None:
     loader = unsplit_loader(args, len(texts) > 1)
     for number, path in enumerate(paths):
         out = args.output_dir if len(paths) == 1 else args.output_dir / f"model_{number}"
-        found = list(_pooled(args, path, loader, texts))
+        found = _found(args, path, loader, texts)
         if number == 0:
             _remove_earlier(args.output_dir)
         with output_folder(out):
@@ -125,12 +126,26 @@ def _models(args: argparse.Namespace) -> list[Path]:
     return [path for path, _ in models]
 
 
-def _pooled(
+def _found(
     args: argparse.Namespace, path: Path, loader: DataLoader, texts: dict[str, list[str]]
+) -> list[Pooled]:
+    """The clusters of the model in a file; if there are none, name the features to blame."""
+    model = load_model(path, len(texts) > 1).eval()
+    try:
+        return list(_pooled(args, model, loader, texts))
+    except (RuntimeError, TypeError, ValueError, argparse.ArgumentError):
+        check_fit(model.cpu(), path, loader)
+        raise
+
+
+def _pooled(
+    args: argparse.Namespace,
+    model: MPNN | MulticomponentMPNN,
+    loader: DataLoader,
+    texts: dict[str, list[str]],
 ) -> Iterator[Pooled]:
     """The clusters of a model, level by level of every molecule."""
     several = len(texts) > 1
-    model = load_model(path, several).eval()
     loader = check_featurizer_matches_model(loader, model)
     datasets = loader.dataset.datasets if several else [loader.dataset]
     blocks = model.message_passing.blocks if several else [model.message_passing]

@@ -8,16 +8,25 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
+from chemprop.cli.predict import check_featurizer_matches_model
 from chemprop.data import BatchMolGraph, MoleculeDatapoint, ReactionDatapoint
 from chemprop.models import MPNN, MulticomponentMPNN
 from rdkit.Chem import Descriptors
 from torch import Tensor
+from torch.utils.data import DataLoader
 
 from tritonpool.cli.errors import InputError
 from tritonpool.cli.options import flag
 from tritonpool.cli.tables import count_rows
 
-__all__ = ["OF_ATOMS", "OF_MOLECULES", "check_feature_files", "check_points", "mismatch"]
+__all__ = [
+    "OF_ATOMS",
+    "OF_MOLECULES",
+    "check_feature_files",
+    "check_fit",
+    "check_points",
+    "mismatch",
+]
 
 OF_ATOMS = ("atom_features_path", "atom_descriptors_path", "bond_features_path")
 OF_MOLECULES = ("descriptors_path", "descriptors_columns", "molecule_featurizers")
@@ -148,6 +157,39 @@ def mismatch(
             see = ", ".join(map(flag, names))
             return f"it takes {takes} {what}, but {given} are given; see {see}"
     return None
+
+
+def check_fit(
+    model: MPNN | MulticomponentMPNN, path: Path, loader: DataLoader, prefix: str = ""
+) -> None:
+    """Check that data have the features and descriptors that a model takes.
+
+    Parameters
+    ----------
+    model, path
+        The model, and the file that it is from.
+    loader
+        The data.
+    prefix
+        What the names of the options that gave files begin with.
+
+    Raises
+    ------
+    InputError
+        If there are more or fewer.
+    """
+    try:  # chemprop knows some cases that it can mend
+        loader = check_featurizer_matches_model(loader, model)
+    except argparse.ArgumentError:
+        pass
+    many = isinstance(model, MulticomponentMPNN)
+    bmg, V_d, X_d, *_ = next(iter(loader))
+    found = mismatch(model, bmg if many else [bmg], V_d if many else [V_d], X_d, prefix)
+    if found is not None:
+        option = "--cal-path" if prefix else "--test-path"
+        raise InputError(
+            f"argument {option}: the model in {str(path)!r} does not fit the data: {found}"
+        ) from None
 
 
 def _paths(given: dict | list | None) -> list[Path]:

@@ -8,15 +8,14 @@ from pathlib import Path
 
 from chemprop.cli import fingerprint, predict
 from chemprop.cli.common import process_common_args
-from chemprop.cli.predict import check_featurizer_matches_model
 from chemprop.models import MPNN, MulticomponentMPNN, load_model
 from chemprop.nn.metrics import BoundedMixin
 from torch.utils.data import DataLoader
 
-from tritonpool.cli.checks import check_writable
+from tritonpool.cli.checks import check_device, check_writable
 from tritonpool.cli.data import unsplit_loader
 from tritonpool.cli.errors import InputError, UsageError
-from tritonpool.cli.features import OF_ATOMS, OF_MOLECULES, check_feature_files, mismatch
+from tritonpool.cli.features import OF_ATOMS, OF_MOLECULES, check_feature_files, check_fit
 from tritonpool.cli.options import flag
 from tritonpool.cli.recorded import warn_of_differences
 from tritonpool.cli.saved import SavedEncoder, columns_of, trained_models
@@ -42,13 +41,14 @@ class _Checked:
         Raises
         ------
         UsageError
-            If an option names a column that is not there, a model is for other columns, or it has
-            not the uncertainty that is asked for.
+            If an option names a column or device that is not there, a model is for other columns,
+            or it has not the uncertainty or layer that is asked for.
         InputError
             If a file cannot be used, or models and data do not fit each other.
         argparse.ArgumentError
             From chemprop's own checks.
         """
+        check_device(args)
         tables = {"": args.test_path}
         if getattr(args, "cal_path", None) is not None:
             tables["cal_"] = args.cal_path
@@ -66,6 +66,8 @@ class _Checked:
             first = load_model(models[0][0], columns_of(args) > 1)
             _check_targets(models, isinstance(first.criterion, BoundedMixin), args)
             _check_descriptors(first, models[0][0], args)
+            if hasattr(args, "ffn_block_index"):
+                _check_block(models, args)
         warn_of_differences([path for path, _ in models], args)
         for prefix in tables:
             if any(getattr(args, prefix + name) for name in OF_ATOMS):
@@ -147,26 +149,26 @@ def _check_descriptors(
     )
 
 
+def _check_block(models: list[tuple[Path, SavedEncoder]], args: argparse.Namespace) -> None:
+    """Have all predictors so many blocks? Of fewer chemprop would take what there are."""
+    for path, _ in models:
+        blocks = len(load_model(path, columns_of(args) > 1).predictor.ffn)
+        if abs(args.ffn_block_index) > blocks:
+            raise UsageError(
+                f"argument --ffn-block-index: must be from 0 (what the predictor is given) to "
+                f"{blocks} (what it predicts), or below 0 to count from its end, for the model in "
+                f"{str(path)!r}; got {args.ffn_block_index}"
+            )
+
+
 def _blame_features(
     models: list[tuple[Path, SavedEncoder]], args: argparse.Namespace, prefix: str
 ) -> None:
     """Have the features and descriptors of the data the widths that the models take?"""
     many, loader = columns_of(args) > 1, _loader(args, bool(prefix))
     for path, saved in models:
-        if saved.atoms:
-            continue
-        model = load_model(path, many)
-        try:  # chemprop knows some cases that it can mend
-            loader = check_featurizer_matches_model(loader, model)
-        except argparse.ArgumentError:
-            pass
-        bmg, V_d, X_d, *_ = next(iter(loader))
-        found = mismatch(model, bmg if many else [bmg], V_d if many else [V_d], X_d, prefix)
-        if found is not None:
-            option = "--cal-path" if prefix else "--test-path"
-            raise InputError(
-                f"argument {option}: the model in {str(path)!r} does not fit the data: {found}"
-            ) from None
+        if not saved.atoms:
+            check_fit(load_model(path, many), path, loader, prefix)
 
 
 class PredictSubcommand(_Checked, predict.PredictSubcommand):
