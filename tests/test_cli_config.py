@@ -7,6 +7,7 @@ from chemprop.models import MPNN
 from cli_tools import train, tritonpool, write_table
 
 from tritonpool.chemprop.message_passing import DiffPoolMixin
+from tritonpool.cli.parser import read_config
 
 
 @pytest.fixture(scope="module")
@@ -90,6 +91,34 @@ def test_bench_leaves_the_folder_of_the_training_alone(trained, tmp_path, monkey
     assert tritonpool("bench", *words, "--steps", 1) == 0
     assert sorted(trained.iterdir()) == before
     assert (tmp_path / "bench" / "results.md").exists()
+
+
+@pytest.mark.parametrize(
+    "name", ["true", "false", "null", "NaN", "1.50", "2020-01-01", "gap #2", "gap ; eV", '"gap"']
+)
+def test_names_that_look_like_something_else(tmp_path, name):
+    data, out = write_table(tmp_path / "data.csv", **{name: lambda row, _: row}), tmp_path / "out"
+    assert train(data, out, "-s", "smiles", "--target-columns", name) == 0
+    assert read_config(out / "config.toml")["target-columns"] == [name]
+    (out / "model_0" / "best.pt").unlink()
+    assert train(data, out, "--resume", small=()) == 0
+
+
+def test_a_single_name_that_looks_like_a_comment(tmp_path):
+    columns = {"y": lambda row, _: row, "w #1": lambda row, _: 1}
+    data, out = write_table(tmp_path / "data.csv", **columns), tmp_path / "out"
+    assert train(data, out, "--target-columns", "y", "--weight-column", "w #1") == 0
+    assert read_config(out / "config.toml")["weight-column"] == "w #1"
+    assert again(out, tmp_path / "again") == 0
+
+
+def test_what_is_quoted_is_read_again_from_any_file(tmp_path):
+    data, out = write_table(tmp_path / "data.csv", true=lambda row, _: row), tmp_path / "out"
+    assert train(data, out, "-s", "smiles", "--target-columns", "true") == 0
+    assert again(out, tmp_path / "again") == again(tmp_path / "again", tmp_path / "third") == 0
+    texts = [(folder / "config.toml").read_text() for folder in (out, tmp_path / "third")]
+    assert all('target-columns = ["true"]\n' in text for text in texts)
+    assert "split-sizes = [0.8, 0.1, 0.1]\n" in texts[1]  # as chemprop writes it
 
 
 def test_commas_in_names(tmp_path):

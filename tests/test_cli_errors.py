@@ -142,7 +142,7 @@ OPTIONS = [
     ),
     (("-v", "-q"), "argument -q: not allowed with argument -v"),
     (("--freeze-encoder",), "`--freeze-encoder` can only be used when `--checkpoint` is used."),
-    (("--epochs", 1), "The number of epochs should be higher than the number of epochs during"),
+    (("--epochs", 1), "argument --epochs: must be more than --warmup-epochs (1), got 1; give mo"),
     (("--task-type", "regression", "--class-balance"), "Class balance is only applicable for"),
     (("--message-hidden-dim", 16, 16), "Single-component data only accepts one"),
     (("--tracking-metric", "rmse"), "Tracking metric must be one of mse,val_loss. Got rmse"),
@@ -231,6 +231,28 @@ def test_wrong_files_have_code_1(refused, tmp_path, case):
     data = tmp_path / "data.csv"
     data.write_text(text)
     assert refused(data, code=1).startswith(message.format(data=data))
+
+
+@pytest.mark.parametrize(
+    ("words", "remedy"),
+    [
+        (
+            ("-s", "smiles"),
+            "; name the targets by --target-columns, or leave the column out by --ignore-columns",
+        ),
+        (("--target-columns", "y", "id"), ""),
+        ((), "; if the column holds SMILES, name it by --smiles-columns"),
+    ],
+)
+def test_columns_that_nobody_named(refused, tmp_path, words, remedy):
+    first = "smiles,id" if words else "id,smiles"
+    data, value = tmp_path / "data.csv", "P0" if words else "CC"
+    rows = [f"CC,P{i},{i}" if words else f"P{i},CC,{i}" for i in range(20)]
+    data.write_text("\n".join([f"{first},y", *rows]) + "\n")
+    assert refused(data, *words, code=1) == (
+        f"'{data}', row 1 below the header: the value '{value}' in column '{first.split(',')[1]}' "
+        f"is not a finite number{remedy}"
+    )
 
 
 @pytest.mark.parametrize(

@@ -114,6 +114,14 @@ def test_log_goes_to_a_file(tmp_path, monkeypatch):
     assert len(list((tmp_path / "default" / "info").glob("*.log"))) == 1
 
 
+def test_a_log_that_cannot_be_written_is_named(tmp_path, capsys):
+    (tmp_path / "file").touch()
+    for path, reason in ((tmp_path, "Is a directory"), (tmp_path / "file" / "x", "File exists")):
+        assert tritonpool("info", "--logfile", path) == 1
+        line = f"argument --logfile: cannot write to '{path}': {reason}; name another file\n"
+        assert capsys.readouterr().err == f"tritonpool info: error: {line}"
+
+
 @pytest.mark.parametrize(("words", "shown"), [((), "IW"), (("-q",), "W"), (("-qq",), "")])
 def test_q_leaves_warnings_and_qq_errors(words, shown, capsys, monkeypatch):
     def speak(args):

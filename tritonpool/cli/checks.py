@@ -122,6 +122,7 @@ def check_options(args: argparse.Namespace) -> None:
                 raise InputError(f"argument {flag(name)}: there is no file {str(path)!r}")
     _check_ranges(args)
     _check_seeds(args)
+    _check_epochs(args)
     _check_split_key(args)
     if args.checkpoint and not find_models(args.checkpoint):
         raise InputError(f"argument --checkpoint: there is no .pt file in {args.checkpoint[0]}")
@@ -164,6 +165,15 @@ def _check_seeds(args: argparse.Namespace) -> None:
             raise UsageError(
                 f"argument {flag(name)}: must be a whole number from 0 to {last}, got {seed}"
             )
+
+
+def _check_epochs(args: argparse.Namespace) -> None:
+    """Are there more epochs than those of the warm-up? -1 means that there is no end."""
+    if args.epochs != -1 and args.epochs <= args.warmup_epochs:
+        raise UsageError(
+            f"argument --epochs: must be more than --warmup-epochs ({args.warmup_epochs}), got "
+            f"{args.epochs}; give more epochs or a shorter warm-up"
+        )
 
 
 def _check_split_key(args: argparse.Namespace) -> None:

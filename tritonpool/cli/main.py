@@ -157,8 +157,14 @@ def _start_log(mode: str, logfile: str | None, level: int) -> None:
     if logfile is not None:
         default = _log_folder() / mode / f"{datetime.now():%Y-%m-%dT%H-%M-%S}.log"
         path = default if logfile == "default" else Path(logfile)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handler = logging.FileHandler(path)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            handler = logging.FileHandler(path)
+        except OSError as error:
+            raise InputError(
+                f"argument --logfile: cannot write to {str(path)!r}: {error.strerror}; name "
+                f"another file"
+            ) from error
     logging.basicConfig(
         handlers=[handler],
         format="%(asctime)s - %(levelname)s:%(name)s - %(message)s",

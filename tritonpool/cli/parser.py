@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+from io import StringIO
 from pathlib import Path
 from typing import NoReturn
 
@@ -17,15 +18,26 @@ __all__ = ["Parser", "logging_options", "read_config"]
 
 
 class _ConfigFile(DefaultConfigFileParser):
-    """chemprop's format of config.toml; what has a comma in it is quoted, so that it is read again
-    as it was."""
+    """chemprop's format of config.toml; what would not be read again as it was, such as names with
+    a comma or the name ``true`` in a list, is quoted."""
 
     def serialize(self, items: dict[str, object]) -> str:
-        def text(value: object) -> object:
-            parts = isinstance(value, list) and any("," in str(part) for part in value)
-            return json.dumps([str(part) for part in value]) if parts else value
+        texts = {key: self._quoted(value) for key, value in items.items()}
+        return super().serialize(texts)
 
-        return super().serialize({key: text(value) for key, value in items.items()})
+    def _quoted(self, value: object) -> object:
+        (again,) = self.parse(StringIO(super().serialize({"key": value}))).values()
+        if _texts(again) == (texts := _texts(value)):
+            return value
+        if isinstance(texts, str):
+            return f'"{texts}"'
+        # what follows these in a list is a comment to the format, in quotes too
+        return json.dumps(texts).replace("#", r"\u0023").replace(";", r"\u003b")
+
+
+def _texts(value: object) -> str | list[str]:
+    """A value, or each value of a list, as text."""
+    return [str(part) for part in value] if isinstance(value, list) else str(value)
 
 
 class Parser(ArgumentParser):

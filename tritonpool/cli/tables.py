@@ -59,10 +59,11 @@ def check_endings(paths: Sequence[Path], args: argparse.Namespace) -> None:
             )
 
 
-def check_tables(args: argparse.Namespace) -> None:
+def check_tables(args: argparse.Namespace, all_columns: bool = False) -> None:
     """Check that the named columns exist and hold numbers where they must.
 
-    Call it once chemprop has filled in ``args.input_columns`` and ``args.target_columns``.
+    Call it once chemprop has filled in ``args.input_columns`` and ``args.target_columns``; with
+    ``all_columns`` it took all there are for targets, because none were named.
 
     Raises
     ------
@@ -95,7 +96,9 @@ def check_tables(args: argparse.Namespace) -> None:
                 _check_column(option, name, path, table)
         for option in ("--target-columns", "--descriptors-columns", "--weight-column"):
             for name in named[option] or []:
-                _check_numbers(table[name], path, args, bounded and option == "--target-columns")
+                target = option == "--target-columns"
+                taken = all_columns and target
+                _check_numbers(table[name], path, args, bounded and target, taken)
         for name in named["--weight-column"] or []:
             _check_weights(table[name], path, args)
         for name in named["--splits-column"] or []:
@@ -215,15 +218,22 @@ def _no_column(name: str, path: Path, table: pd.DataFrame) -> str:
     return f"{str(path)!r} has no column {name!r}; its columns are {columns}"
 
 
-def _check_numbers(values: pd.Series, path: Path, args: argparse.Namespace, bounded: bool) -> None:
-    """Check that every cell is a number or empty; with ``bounded``, < and > may stand before it."""
+def _check_numbers(
+    values: pd.Series,
+    path: Path,
+    args: argparse.Namespace,
+    bounded: bool,
+    taken: bool = False,
+) -> None:
+    """Check that every cell is a number or empty; with ``bounded``, < and > may stand before it.
+    With ``taken`` nobody named the column, so that it may not be meant."""
     cells = values.astype(str).str.strip("<>") if bounded else values
     numbers = pd.to_numeric(cells, errors="coerce")
     wrong = (numbers.isna() & values.notna()) | np.isinf(numbers)
     for place, value in _first(wrong, values, path, args):
         raise InputError(
             f"{place}: the value '{value}' in column {values.name!r} is not a finite number"
-            f"{_hint(value)}"
+            f"{_hint(value) or (_other_columns(value, args) if taken else '')}"
         )
 
 
@@ -263,6 +273,15 @@ def _place(path: Path, row: int, args: argparse.Namespace) -> str:
 def _hint(value: object) -> str:
     limit = isinstance(value, str) and value.startswith(("<", ">"))
     return "; limits need a model with a bounded --loss-function" if limit else ""
+
+
+def _other_columns(value: object, args: argparse.Namespace) -> str:
+    """How to leave out a column that is no target; a table without header has no names for it."""
+    if args.no_header_row:
+        return ""
+    if not (args.smiles_columns or args.reaction_columns) and not _problem(value, False, args):
+        return "; if the column holds SMILES, name it by --smiles-columns"
+    return "; name the targets by --target-columns, or leave the column out by --ignore-columns"
 
 
 def _check_labels(values: pd.Series, path: Path, args: argparse.Namespace) -> None:

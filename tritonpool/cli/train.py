@@ -152,7 +152,7 @@ class TrainSubcommand(chemprop_train.TrainSubcommand):
             validate_train_args(process_train_args(args))
         except ValueError as error:
             raise UsageError(str(error)) from error
-        check_tables(args)
+        check_tables(args, all_columns=not named)
         if not named:
             logger.info(
                 "there is no --target-columns, so the model learns %s",
