@@ -221,7 +221,15 @@ FILES = {
         "smiles,y\n\nCC,1\n\nC(C,2\n",
         "'{data}', row 2 below the header, blank lines not counted: the SMILES 'C(C' in column",
     ),
-    "two rows": ("smiles,y\nCC,1\nCCC,2\n", "'{data}' has 2 rows, too few to be split by"),
+    "two rows": (
+        "smiles,y\nCC,1\nCCC,2\n",
+        "'{data}' has 2 rows, too few to be split by --split-sizes 0.8 0.1 0.1: Provided",
+    ),
+    "semicolons": (
+        "smiles;y\nCC;1\nCCC;2\n",
+        "'{data}' has no column besides the SMILES to learn; columns must be separated by commas, "
+        "not by semicolons",
+    ),
 }
 
 
@@ -231,6 +239,33 @@ def test_wrong_files_have_code_1(refused, tmp_path, case):
     data = tmp_path / "data.csv"
     data.write_text(text)
     assert refused(data, code=1).startswith(message.format(data=data))
+
+
+def test_what_is_advised_for_few_rows_works(refused, tmp_path):
+    data = write_table(tmp_path / "data.csv", 9)
+    message = refused(data, code=1)
+    assert message.endswith("; give at least 10 rows, or --split-sizes 1 0 0 to train on all")
+    assert train(data, tmp_path / "all", "--split-sizes", 1, 0, 0) == 0
+    assert train(write_table(tmp_path / "ten.csv", 10), tmp_path / "ten") == 0
+    data.write_text("smiles,y\n" + "CC,1\n" * 20)  # a single scaffold
+    message = refused(data, "--split", "scaffold_balanced", code=1)
+    assert message.endswith("; give more rows, or --split-sizes 1 0 0 to train on all")
+
+
+def test_columns_that_tabs_separate(refused, data):
+    data.write_text(data.read_text().replace(",", "\t"))
+    message = refused(data, "-s", "smiles", code=2)
+    assert message == (
+        f"argument --smiles-columns: '{data}' has no column 'smiles'; its columns are "
+        f"'smiles\\ty'; columns must be separated by commas, not by tabs"
+    )
+
+
+def test_a_file_in_latin_1(refused, data):
+    data.write_bytes(data.read_bytes().replace(b",y", b",\xe9nergie"))
+    message = refused(data, code=1)
+    assert message.startswith(f"argument --data-path: '{data}' cannot be read as UTF-8 (")
+    assert message.endswith("; save it as UTF-8")
 
 
 @pytest.mark.parametrize(

@@ -388,8 +388,10 @@ def test_usage_errors_exit_with_2(
 
 
 def test_output_must_be_writable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(InputError, match=r"argument --output: the folder of '.*' does not exist"):
-        run("-o", str(tmp_path / "missing" / "o.csv"))
+    (tmp_path / "file").touch()
+    with pytest.raises(InputError, match=r"argument --output: .* '.*/file' is not a folder"):
+        run("-o", str(tmp_path / "file" / "new" / "o.csv"))
+    (tmp_path / "file").unlink()
     with pytest.raises(InputError, match=r"argument --output: '.*' is a folder, not a file"):
         run("-o", str(tmp_path))
     # A superuser may write anywhere, so the answer of the system is set by hand.
@@ -397,6 +399,15 @@ def test_output_must_be_writable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     with pytest.raises(InputError, match=r"argument --output: the folder of '.*' is not writable"):
         run("-o", str(tmp_path / "o.csv"))
     assert not list(tmp_path.iterdir())
+
+
+def test_a_missing_folder_is_made(tmp_path: Path) -> None:
+    path = tmp_path / "new" / "deep" / "o.csv"
+    with pytest.raises(InputError, match="distinct oligomers of 10 to 10 heavy atoms"):
+        run("-n", "5000", "--min-atoms", "10", "--max-atoms", "10", "-o", str(path))
+    assert not list(tmp_path.iterdir())
+    run("-n", "3", "-o", str(path))
+    assert len(pd.read_csv(path)) == 3
 
 
 def test_failure_leaves_the_old_file(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ import copy
 import hashlib
 import json
 import logging
+import math
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -150,9 +151,12 @@ def read_splits(args: argparse.Namespace, folder: Path, splits_file: Path | None
         raise
     except Exception as error:
         if (rows := count_rows(args.data_path, args)) < FEW_ROWS:
+            sizes = " ".join(f"{share:g}" for share in args.split_sizes)
+            least = math.ceil(1 / min(share for share in args.split_sizes if share > 0))
+            needed = f"at least {least}" if rows < least else "more"
             raise InputError(
                 f"{str(args.data_path[0])!r} has {rows} rows, too few to be split by --split-sizes "
-                f"{args.split_sizes}: {error}"
+                f"{sizes}: {error}; give {needed} rows, or --split-sizes 1 0 0 to train on all"
             ) from None
         raise
     args.num_replicates = local.num_replicates

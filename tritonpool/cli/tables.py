@@ -83,7 +83,9 @@ def check_tables(args: argparse.Namespace, all_columns: bool = False) -> None:
         "--ignore-columns": args.ignore_columns,
     }
     if not args.target_columns:
-        raise InputError(f"{str(args.data_path[0])!r} has no column besides the SMILES to learn")
+        path = args.data_path[0]
+        hint = _other_separator(_read(path, args, rows=1))
+        raise InputError(f"{str(path)!r} has no column besides the SMILES to learn{hint}")
     targets, weights = len(args.target_columns), len(args.task_weights or [])
     if weights not in (0, 1, targets):
         raise UsageError(
@@ -183,7 +185,12 @@ def _read(path: Path, args: argparse.Namespace, rows: int | None = None) -> pd.D
             _check_fields(path, len(table.columns))
     except pd.errors.EmptyDataError:
         raise InputError(f"argument {option}: {str(path)!r} is empty") from None
-    except (UnicodeDecodeError, pd.errors.ParserError) as error:
+    except UnicodeDecodeError as error:
+        raise InputError(
+            f"argument {option}: {str(path)!r} cannot be read as UTF-8 ({error.reason} at byte "
+            f"{error.start}); save it as UTF-8"
+        ) from None
+    except pd.errors.ParserError as error:
         raise InputError(f"argument {option}: {str(path)!r} is no CSV file: {error}") from None
     except OSError as error:
         reason = error.strerror or error
@@ -215,7 +222,16 @@ def _check_column(option: str, name: str, path: Path, table: pd.DataFrame) -> No
 
 def _no_column(name: str, path: Path, table: pd.DataFrame) -> str:
     columns = ", ".join(map(repr, table.columns))
-    return f"{str(path)!r} has no column {name!r}; its columns are {columns}"
+    hint = _other_separator(table)
+    return f"{str(path)!r} has no column {name!r}; its columns are {columns}{hint}"
+
+
+def _other_separator(table: pd.DataFrame) -> str:
+    """What a header seems to have between its columns instead of commas."""
+    for mark, what in ((";", "semicolons"), ("\t", "tabs")):
+        if any(mark in str(name) for name in table.columns):
+            return f"; columns must be separated by commas, not by {what}"
+    return ""
 
 
 def _check_numbers(
