@@ -26,7 +26,11 @@ def add_args(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
         help="the same seed gives the same file (default: %(default)s)",
     )
     parser.add_argument(
-        "-o", "--output", type=Path, required=True, help="CSV file to write; replaced if it exists"
+        "-o",
+        "--output",
+        type=Path,
+        required=True,
+        help="CSV file to write; replaced if it exists, and its folder is made if there is none",
     )
     parser.add_argument(
         "--min-atoms",
