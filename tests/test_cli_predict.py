@@ -71,6 +71,13 @@ def test_a_bad_smiles(refused, tmp_path, words):
     )
 
 
+def test_semicolons_between_columns(refused, tmp_path):
+    (tmp_path / "data.csv").write_text("smiles;y\nCC;1\n")
+    hint = "; columns must be separated by commas, not by semicolons"
+    assert refused(1, tmp_path / "data.csv").endswith(f"cannot be read by RDKit{hint}")
+    assert refused(2, tmp_path / "data.csv", "-s", "smiles").endswith(hint)
+
+
 @pytest.mark.parametrize("option", ["--smiles-columns", "--reaction-columns"])
 def test_a_column_that_is_not_there(refused, data, option):
     message = refused(2, data, option, "SMILES")

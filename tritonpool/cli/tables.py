@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import csv
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -84,7 +84,7 @@ def check_tables(args: argparse.Namespace, all_columns: bool = False) -> None:
     }
     if not args.target_columns:
         path = args.data_path[0]
-        hint = _other_separator(_read(path, args, rows=1))
+        hint = _other_separator(_read(path, args, rows=1).columns)
         raise InputError(f"{str(path)!r} has no column besides the SMILES to learn{hint}")
     targets, weights = len(args.target_columns), len(args.task_weights or [])
     if weights not in (0, 1, targets):
@@ -222,14 +222,14 @@ def _check_column(option: str, name: str, path: Path, table: pd.DataFrame) -> No
 
 def _no_column(name: str, path: Path, table: pd.DataFrame) -> str:
     columns = ", ".join(map(repr, table.columns))
-    hint = _other_separator(table)
+    hint = _other_separator(table.columns)
     return f"{str(path)!r} has no column {name!r}; its columns are {columns}{hint}"
 
 
-def _other_separator(table: pd.DataFrame) -> str:
+def _other_separator(names: Iterable[object]) -> str:
     """What a header seems to have between its columns instead of commas."""
     for mark, what in ((";", "semicolons"), ("\t", "tabs")):
-        if any(mark in str(name) for name in table.columns):
+        if any(mark in str(name) for name in names):
             return f"; columns must be separated by commas, not by {what}"
     return ""
 
@@ -352,6 +352,7 @@ def _check_texts(texts: pd.Series, path: Path, args: argparse.Namespace, reactio
                 which = "the SMILES" if pd.isna(text) else f"the SMILES {text!r}"
                 raise InputError(
                     f"{_place(path, row, args)}: {which} in column {texts.name!r} {problem}"
+                    f"{_other_separator([texts.name])}"
                 ) from None
 
 
