@@ -140,6 +140,48 @@ OPTIONS = [
         ("--task-type", "classification", "--loss-function", "dirichlet"),
         "argument --loss-function: 'dirichlet' needs --task-type classification-dirichlet or mult",
     ),
+    *(
+        (
+            ("--task-type", task, "--loss-function", loss),
+            f"argument --loss-function: {loss!r} needs --task-type regression, but that is '{task}",
+        )
+        for task, loss in (
+            ("regression-mve", "mse"),
+            ("regression-quantile", "rmse"),
+            ("regression-evidential", "mae"),
+            ("regression-mve", "bounded-mae"),
+            ("regression-quantile", "pinball-point"),
+            ("multiclass", "mse"),
+            ("classification", "rmse"),
+        )
+    ),
+    (
+        ("--task-type", "spectral"),
+        "argument --task-type: 'spectral' cannot be trained, because chemprop 2.3 makes such a mod",
+    ),
+    (
+        ("--loss-function", "wasserstein"),
+        "argument --loss-function: 'wasserstein' needs --task-type spectral; 'spectral' cannot be",
+    ),
+    (
+        ("--task-type", "multiclass", "--metrics", "accuracy"),
+        "argument --metrics: 'accuracy' does not fit --task-type multiclass; use multiclass-mcc",
+    ),
+    *(
+        (
+            ("--task-type", task, "--metrics", *metrics),
+            f"argument --metrics: {metrics[-1]!r} does not fit --task-type {task}; use ",
+        )
+        for task, metrics in (
+            ("multiclass", ("multiclass-mcc", "roc")),
+            ("multiclass", ("rmse",)),
+            ("multiclass-dirichlet", ("f1",)),
+            ("regression", ("multiclass-mcc",)),
+            ("regression", ("rmse", "roc")),
+            ("regression-mve", ("binary-mcc",)),
+            ("classification", ("roc", "multiclass-mcc")),
+        )
+    ),
     (("-v", "-q"), "argument -q: not allowed with argument -v"),
     (("--freeze-encoder",), "`--freeze-encoder` can only be used when `--checkpoint` is used."),
     (("--epochs", 1), "argument --epochs: must be more than --warmup-epochs (1), got 1; give mo"),

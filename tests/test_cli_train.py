@@ -227,6 +227,24 @@ def test_every_task_trains_in_every_precision(tmp_path, task, column, precision)
     )
 
 
+@pytest.mark.parametrize(
+    ("task", "loss", "metrics"),
+    [
+        ("regression", "bounded-mae", ("rmse", "r2", "bounded-mse")),
+        ("regression-quantile", "pinball", ("mae",)),
+        ("classification", "binary-mcc", ("roc", "prc", "accuracy", "f1", "binary-mcc", "mse")),
+        ("classification-dirichlet", "dirichlet", ("roc",)),
+        ("multiclass", "ce", ("multiclass-mcc",)),
+    ],
+)
+def test_losses_and_metrics_that_fit_the_task(tmp_path, task, loss, metrics):
+    data = write_table(tmp_path / "data.csv", t=lambda row, text: row % 2)
+    words = ("--task-type", task, "--loss-function", loss, "--metrics", *metrics)
+    assert train(data, tmp_path / "out", *words) == 0
+    table = pd.read_csv(tmp_path / "out/model_0/trainer_logs/version_0/metrics.csv")
+    assert {f"val/{name}" for name in metrics} < set(table.columns)
+
+
 def test_two_components_and_atom_messages(tmp_path, monkeypatch):
     table = pd.read_csv(write_table(tmp_path / "one.csv"))
     table["solvent"] = list(table["smiles"][::-1])

@@ -20,6 +20,7 @@ from tritonpool.cli.errors import InputError, UsageError
 from tritonpool.cli.options import flag
 from tritonpool.cli.ranges import MOST_SEED, MOST_TORCH_SEED
 from tritonpool.cli.saved import columns_of, saved_encoder
+from tritonpool.cli.tasks import check_task
 
 __all__ = [
     "check_components",
@@ -69,22 +70,6 @@ SEEDS = {
 MODELS = ("model_*", "replicate_*/model_*")
 WRITTEN = ("checkpoints/last*.ckpt", "best.pt")
 
-# the tasks of those losses that not every task has the outputs for
-LOSSES = {
-    "mve": ("regression-mve",),
-    "evidential": ("regression-evidential",),
-    "quantile": ("regression-quantile",),
-    "pinball": ("regression-quantile",),
-    "bce": ("classification",),
-    "binary-mcc": ("classification",),
-    "ce": ("multiclass",),
-    "multiclass-mcc": ("multiclass",),
-    "dirichlet": ("classification-dirichlet", "multiclass-dirichlet"),
-    "sid": ("spectral",),
-    "earthmovers": ("spectral",),
-    "wasserstein": ("spectral",),
-}
-
 
 def check_options(args: argparse.Namespace) -> None:
     """Check what can be checked without reading the data.
@@ -107,7 +92,7 @@ def check_options(args: argparse.Namespace) -> None:
                 f"argument {flag(name)}: atom and bond targets cannot be predicted, because "
                 f"DiffPool returns one row for each molecule; give --target-columns instead"
             )
-    _check_loss(args)
+    check_task(args)
     check_device(args)
     _check_computation(args)
     for name in ("data_path", "checkpoint"):
@@ -183,17 +168,6 @@ def _check_split_key(args: argparse.Namespace) -> None:
         raise UsageError(
             f"argument --split-key-molecule: must be the number of a column of molecules or "
             f"reactions, {f'from 0 to {last}' if last else '0 for the only one'}, got {key}"
-        )
-
-
-def _check_loss(args: argparse.Namespace) -> None:
-    """Is the loss one that a model of this task has the outputs for?"""
-    loss, task = args.loss_function, args.task_type
-    tasks = LOSSES.get(loss)
-    if tasks is not None and task not in tasks:
-        raise UsageError(
-            f"argument --loss-function: {loss!r} needs --task-type {' or '.join(tasks)}, "
-            f"but that is {task!r}"
         )
 
 

@@ -1,0 +1,90 @@
+"""Which losses and metrics a ``--task-type`` has the outputs for."""
+
+from __future__ import annotations
+
+import argparse
+
+from chemprop.nn import LossFunctionRegistry, MetricRegistry, PredictorRegistry, RegressionFFN
+from chemprop.nn import metrics as chemprop_metrics
+from chemprop.nn.predictors import (
+    BinaryClassificationFFNBase,
+    MulticlassClassificationFFN,
+    SpectralFFN,
+)
+
+from tritonpool.cli.errors import UsageError
+
+__all__ = ["check_task"]
+
+# losses that take what another takes, which is the default of some tasks
+LIKE = {
+    chemprop_metrics.MAE: chemprop_metrics.MSE,
+    chemprop_metrics.PointQuantileLoss: chemprop_metrics.MSE,
+    chemprop_metrics.BinaryMCCLoss: chemprop_metrics.BCELoss,
+    chemprop_metrics.MulticlassMCCLoss: chemprop_metrics.CrossEntropyLoss,
+    chemprop_metrics.Wasserstein: chemprop_metrics.SID,
+}
+
+# metrics by the predictors they can judge; the squared error of a probability is the Brier score
+JUDGED = (
+    (
+        (chemprop_metrics.MSE, chemprop_metrics.MAE, chemprop_metrics.R2Score),
+        (RegressionFFN, BinaryClassificationFFNBase),
+    ),
+    (
+        (chemprop_metrics.ClassificationMixin, chemprop_metrics.BinaryMCCMetric),
+        BinaryClassificationFFNBase,
+    ),
+    (chemprop_metrics.MulticlassMCCMetric, MulticlassClassificationFFN),
+)
+
+NO_SPECTRA = (
+    "'spectral' cannot be trained, because chemprop 2.3 makes such a model for one target and a "
+    "width of 300, whatever is given"
+)
+
+
+def check_task(args: argparse.Namespace) -> None:
+    """Check ``--task-type``, and that the loss and the metrics are some that it has the outputs
+    for. Others fail after minutes, or compare numbers that do not belong together.
+
+    Raises
+    ------
+    UsageError
+        If one is not.
+    """
+    predictor = PredictorRegistry[args.task_type]
+    if issubclass(predictor, SpectralFFN):
+        raise UsageError(f"argument --task-type: {NO_SPECTRA}; use 'regression'")
+    _check_loss(args.loss_function, args.task_type)
+    fitting = [name for name, cls in MetricRegistry.items() if _judges(cls, predictor)]
+    for name in args.metrics or []:
+        if name not in fitting:
+            raise UsageError(
+                f"argument --metrics: {name!r} does not fit --task-type {args.task_type}; use "
+                f"{' or '.join(fitting)}"
+            )
+
+
+def _check_loss(loss: str | None, task: str) -> None:
+    """Is the loss one that a model of this task has the outputs for?"""
+    if loss is None:
+        return
+    cls = LossFunctionRegistry[loss]
+    base = next((base for like, base in LIKE.items() if issubclass(cls, like)), cls)
+    tasks = [
+        name
+        for name, predictor in PredictorRegistry.items()
+        if issubclass(base, predictor._T_default_criterion)
+    ]
+    if tasks and task not in tasks:
+        but = f"; {NO_SPECTRA}" if tasks == ["spectral"] else f", but that is {task!r}"
+        raise UsageError(
+            f"argument --loss-function: {loss!r} needs --task-type {' or '.join(tasks)}{but}"
+        )
+
+
+def _judges(metric: type, predictor: type) -> bool:
+    """Whether a metric fits a predictor; of those that chemprop does not know nothing is known."""
+    judged = next((judged for metrics, judged in JUDGED if issubclass(metric, metrics)), object)
+    return issubclass(predictor, judged)
