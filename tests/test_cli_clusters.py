@@ -169,6 +169,13 @@ def test_features_of_another_width_are_named(tmp_path, data, model, capsys):
         assert not (tmp_path / "out").exists()
 
 
+def test_numbers_out_of_range(tmp_path, data, model, capsys):
+    assert clusters(data, model, tmp_path / "out", "--num-workers", -1) == 2
+    message = "argument --num-workers: must be a whole number at least 0, got -1"
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
 @pytest.mark.parametrize("words", [(), ("--use-cuikmolmaker-featurization",)])
 def test_a_bad_smiles_is_named(tmp_path, model, capsys, words):
     (tmp_path / "bad.csv").write_text("smiles\nCC\nC(\n")

@@ -81,6 +81,17 @@ OPTIONS = [
     (("--dropout", 1), "argument --dropout: must be from 0 to below 1, got 1"),
     (("--grad-clip", -1), "argument --grad-clip: must be 0 or more, got -1"),
     (("--task-weights", 1, 2), "argument --task-weights: must be one for each target (1), got 2"),
+    *(
+        (
+            ("--task-weights", weight),
+            f"argument --task-weights: must be numbers of 0 or more, not all 0, got {weight}",
+        )
+        for weight in (-1, 0, "nan")
+    ),
+    (
+        ("--task-type", "regression-quantile", "--alpha", 1.5),
+        "argument --alpha: must be above 0 and below 1, got 1.5",
+    ),
     (("--batch-size", 0), "argument --batch-size: must be a whole number at least 1, got 0"),
     (("--ensemble-size", 0), "argument --ensemble-size: must be a whole number at least 1, got 0"),
     (("--data-seed", -1), "argument --data-seed: must be a whole number from 0 to 4294967295, got"),

@@ -230,6 +230,33 @@ def test_an_uncertainty_that_a_model_does_not_have(data, model, capsys):
         assert message.endswith(" is one of 'regression'\n")
 
 
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("--num-workers", -1), "--num-workers: must be a whole number at least 0, got -1"),
+        (("--batch-size", 0), "--batch-size: must be a whole number at least 1, got 0"),
+    ],
+)
+def test_numbers_out_of_range(refused, data, words, message):
+    assert refused(2, data, *words) == f"argument {message}"
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "message"),
+    [
+        ("--dropout-sampling-size", 0, "must be a whole number at least 1, got 0"),
+        ("--uncertainty-dropout-p", 2, "must be from 0 to below 1, got 2"),
+        ("--conformal-alpha", 2, "must be from 0 to 1, got 2"),
+        ("--calibration-interval-percentile", 101, "must be from 0 to 100, got 101"),
+    ],
+)
+def test_numbers_of_uncertainties_out_of_range(data, model, capsys, option, value, message):
+    words = ("--uncertainty-method", "dropout", option, value)
+    assert tritonpool("predict", "-i", data, "--model-paths", model, *words) == 2
+    assert f"argument {option}: {message}" in capsys.readouterr().err
+    assert not list(data.parent.glob("*_preds*"))
+
+
 @OLD_NUMPY
 @pytest.mark.parametrize("option", ["--cal-path", "--evaluation-methods"])
 def test_measured_values_are_needed_to_compare_with(tmp_path, data, model, capsys, option):

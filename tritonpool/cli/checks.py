@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import math
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,8 +16,8 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from tritonpool.backend import choose_backend
 from tritonpool.cli.errors import InputError, UsageError
+from tritonpool.cli.limits import check_numbers_of_training
 from tritonpool.cli.options import flag
-from tritonpool.cli.ranges import MOST_SEED, MOST_TORCH_SEED
 from tritonpool.cli.saved import columns_of, saved_encoder
 from tritonpool.cli.tasks import check_task
 
@@ -49,22 +48,6 @@ FILES = (
     "atom_descriptors_path",
     "bond_features_path",
 )
-
-# the least values of whole numbers, or of lists of them
-LEAST = {
-    0: ("num_workers", "warmup_epochs", "patience", "ffn_num_layers"),
-    1: (
-        *("batch_size", "ensemble_size", "num_replicates"),
-        *("depth", "message_hidden_dim", "ffn_hidden_dim"),
-    ),
-}
-POSITIVE = ("init_lr", "max_lr", "final_lr", "aggregation_norm")
-
-# the largest seeds, and what numbers those that are counted up from the given one
-SEEDS = {
-    "data_seed": (MOST_SEED, "num_replicates"),
-    "pytorch_seed": (MOST_TORCH_SEED, "ensemble_size"),
-}
 
 # what there is of a training in its folder
 MODELS = ("model_*", "replicate_*/model_*")
@@ -105,60 +88,10 @@ def check_options(args: argparse.Namespace) -> None:
         for path in given.values() if isinstance(given, dict) else [given]:
             if path is not None and not Path(path).is_file():
                 raise InputError(f"argument {flag(name)}: there is no file {str(path)!r}")
-    _check_ranges(args)
-    _check_seeds(args)
-    _check_epochs(args)
+    check_numbers_of_training(args)
     _check_split_key(args)
     if args.checkpoint and not find_models(args.checkpoint):
         raise InputError(f"argument --checkpoint: there is no .pt file in {args.checkpoint[0]}")
-
-
-def _check_ranges(args: argparse.Namespace) -> None:
-    """Are chemprop's numbers, which it does not look at, within their limits?"""
-    for least, names in LEAST.items():
-        for name in names:
-            given = getattr(args, name)
-            for value in given if isinstance(given, list) else [given]:
-                if value is not None and value < least:
-                    raise UsageError(
-                        f"argument {flag(name)}: must be a whole number at least {least}, got "
-                        f"{value}"
-                    )
-    for name in POSITIVE:
-        if not 0 < getattr(args, name) < math.inf:
-            raise UsageError(
-                f"argument {flag(name)}: must be a number above 0, got {getattr(args, name):g}"
-            )
-    if not 0 <= args.dropout < 1:
-        raise UsageError(f"argument --dropout: must be from 0 to below 1, got {args.dropout:g}")
-    shares = args.split_sizes
-    # written with two decimals, three thirds are 0.99
-    if any(not 0 <= share <= 1 for share in shares) or abs(sum(shares) - 1) > 0.011:
-        raise UsageError(
-            "argument --split-sizes: must be shares from 0 to 1 that add up to 1, such as "
-            "0.8 0.1 0.1, got " + " ".join(f"{share:g}" for share in shares)
-        )
-    if args.grad_clip is not None and not args.grad_clip >= 0:
-        raise UsageError(f"argument --grad-clip: must be 0 or more, got {args.grad_clip:g}")
-
-
-def _check_seeds(args: argparse.Namespace) -> None:
-    """Are the seeds, of the last replicate or model too, such as the generators take?"""
-    for name, (most, count) in SEEDS.items():
-        seed, last = getattr(args, name), most - getattr(args, count) + 1
-        if seed is not None and not 0 <= seed <= last:
-            raise UsageError(
-                f"argument {flag(name)}: must be a whole number from 0 to {last}, got {seed}"
-            )
-
-
-def _check_epochs(args: argparse.Namespace) -> None:
-    """Are there more epochs than those of the warm-up? -1 means that there is no end."""
-    if args.epochs != -1 and args.epochs <= args.warmup_epochs:
-        raise UsageError(
-            f"argument --epochs: must be more than --warmup-epochs ({args.warmup_epochs}), got "
-            f"{args.epochs}; give more epochs or a shorter warm-up"
-        )
 
 
 def _check_split_key(args: argparse.Namespace) -> None:

@@ -23,6 +23,7 @@ from tritonpool.cli.checks import check_writable, on_gpu, output_folder
 from tritonpool.cli.data import unsplit_loader
 from tritonpool.cli.errors import InputError, UsageError
 from tritonpool.cli.features import check_feature_files, check_fit
+from tritonpool.cli.limits import check_numbers
 from tritonpool.cli.ranges import whole_number
 from tritonpool.cli.recorded import warn_of_differences
 from tritonpool.cli.saved import trained_models
@@ -97,6 +98,7 @@ def run(args: argparse.Namespace) -> None:
     InputError
         If a file cannot be used, or a model has no clusters.
     """
+    check_numbers(args)
     validate_common_args(process_common_args(args))
     if args.reaction_columns:
         raise UsageError("argument --reaction-columns: clusters can be shown for molecules only")

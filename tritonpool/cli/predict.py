@@ -16,6 +16,7 @@ from tritonpool.cli.checks import check_device, check_writable
 from tritonpool.cli.data import unsplit_loader
 from tritonpool.cli.errors import InputError, UsageError
 from tritonpool.cli.features import OF_ATOMS, OF_MOLECULES, check_feature_files, check_fit
+from tritonpool.cli.limits import check_numbers
 from tritonpool.cli.options import flag
 from tritonpool.cli.recorded import warn_of_differences
 from tritonpool.cli.saved import SavedEncoder, columns_of, trained_models
@@ -49,6 +50,7 @@ class _Checked:
             From chemprop's own checks.
         """
         check_device(args)
+        check_numbers(args)
         tables = {"": args.test_path}
         if getattr(args, "cal_path", None) is not None:
             tables["cal_"] = args.cal_path
