@@ -456,6 +456,119 @@ def test_uncertainties_of_several_columns_and_of_dirichlet_models(tmp_path, caps
     assert "'dropout' needs a model of --task-type regression or" in capsys.readouterr().err
 
 
+@pytest.fixture(scope="module")
+def models_by_task(tmp_path_factory) -> tuple[Path, Path]:
+    """A table with classes, one of them missing, and a folder of models, two of each task."""
+    folder = tmp_path_factory.mktemp("tasks")
+    data = write_table(
+        folder / "data.csv",
+        24,
+        y=lambda row, _: row % 2,
+        z=lambda row, _: row // 2 % 2 if row else "",
+    )
+    for task in ("regression-mve", "classification", "multiclass", "multiclass-dirichlet"):
+        words = ("--task-type", task, "--multiclass-num-classes", 2, "--ensemble-size", 2)
+        assert train(data, folder / task, *words) == 0
+    return data, folder
+
+
+MVE, CLASSES = ("regression-mve", "mve"), ("classification", "classification")
+SEVERAL = ("multiclass", "classification")
+
+
+@pytest.mark.parametrize(
+    ("model", "option", "method", "message"),
+    [
+        (MVE, "evaluation-methods", "nll-classification", "does not fit a model of --task-type re"),
+        (MVE, "evaluation-methods", "nll-multiclass", "does not fit a model of --task-type regre"),
+        (MVE, "calibration-method", "platt", "does not fit a model of --task-type regression-mve;"),
+        (MVE, "calibration-method", "conformal-adaptive", "does not fit a model of --task-type re"),
+        (CLASSES, "calibration-method", "zscaling", "does not fit a model of --task-type classif"),
+        (CLASSES, "evaluation-methods", "nll-regression", "does not fit a model of --task-type cl"),
+        (
+            CLASSES,
+            "calibration-method",
+            "conformal-multilabel",
+            "fails in chemprop 2.3; use platt or isotonic",
+        ),
+        (
+            CLASSES,
+            "evaluation-methods",
+            "conformal-coverage-classification",
+            "fails in chemprop 2.3; use nll-classification",
+        ),
+        (
+            SEVERAL,
+            "calibration-method",
+            "conformal-multiclass",
+            "fails in chemprop 2.3; use isotonic-multiclass",
+        ),
+        (
+            SEVERAL,
+            "calibration-method",
+            "conformal-adaptive",
+            "fails in chemprop 2.3; use isotonic-multiclass",
+        ),
+        (
+            SEVERAL,
+            "evaluation-methods",
+            "conformal-coverage-multiclass",
+            "fails in chemprop 2.3; use nll-multiclass",
+        ),
+        (
+            ("multiclass-dirichlet", "multiclass-dirichlet"),
+            "calibration-method",
+            "isotonic-multiclass",
+            "needs --uncertainty-method classification",
+        ),
+    ],
+)
+def test_calibration_and_evaluation_that_a_model_is_not_for(
+    tmp_path, models_by_task, capsys, model, option, method, message
+):
+    data, folder = models_by_task
+    task, uncertainty = model
+    words = ("-i", data, "--model-paths", folder / task, "-o", tmp_path / "new" / "p.csv")
+    words += ("--cal-path", data, "--uncertainty-method", uncertainty, f"--{option}", method)
+    assert tritonpool("predict", *words) == 2
+    assert f"argument --{option}: {method!r} {message}" in capsys.readouterr().err
+    assert not (tmp_path / "new").exists()
+
+
+@OLD_NUMPY
+@pytest.mark.parametrize(
+    ("model", "calibration", "evaluation"),
+    [
+        (MVE, "zscaling", ("nll-regression", "spearman")),
+        (MVE, "conformal-regression", ("conformal-coverage-regression",)),
+        (CLASSES, "platt", ("nll-classification",)),
+        (("classification", "ensemble"), "isotonic", ("nll-classification",)),
+        (SEVERAL, "isotonic-multiclass", ("nll-multiclass",)),
+        (("multiclass-dirichlet", "classification"), "isotonic-multiclass", ("nll-multiclass",)),
+    ],
+)
+def test_calibration_and_evaluation_of_a_task(
+    tmp_path, models_by_task, model, calibration, evaluation
+):
+    data, folder = models_by_task
+    task, uncertainty = model
+    words = ("-i", data, "--model-paths", folder / task, "-o", tmp_path / "p.csv")
+    words += ("--cal-path", data, "--uncertainty-method", uncertainty)
+    words += ("--calibration-method", calibration, "--evaluation-methods", *evaluation)
+    assert tritonpool("predict", *words) == 0
+    assert (tmp_path / "p.csv").exists()
+
+
+def test_an_ensemble_of_models_with_several_outputs(tmp_path, models_by_task, capsys):
+    data, folder = models_by_task
+    words = ("-i", data, "-o", tmp_path / "new" / "p.csv", "--uncertainty-method", "ensemble")
+    for task in ("regression-mve", "multiclass"):
+        assert tritonpool("predict", *words, "--model-paths", folder / task) == 2
+        message = "'ensemble' needs a model of --task-type regression or classification, but that"
+        assert f"argument --uncertainty-method: {message}" in capsys.readouterr().err
+    assert not (tmp_path / "new").exists()
+
+
 def test_clusters_do_not_depend_on_descriptors_of_molecules(tmp_path, data, capsys):
     assert train(data, tmp_path / "m", "--molecule-featurizers", "morgan_binary") == 0
     words = ("-i", data, "--model-paths", tmp_path / "m", "-o", tmp_path / "out")

@@ -1,8 +1,9 @@
-"""Which losses and metrics a ``--task-type`` has the outputs for."""
+"""Which losses, metrics and the like a ``--task-type`` has the outputs for."""
 
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 
 from chemprop.nn import LossFunctionRegistry, MetricRegistry, PredictorRegistry, RegressionFFN
 from chemprop.nn import metrics as chemprop_metrics
@@ -14,7 +15,7 @@ from chemprop.nn.predictors import (
 
 from tritonpool.cli.errors import UsageError
 
-__all__ = ["check_task"]
+__all__ = ["Kinds", "check_task", "fits"]
 
 # losses that take what another takes, which is the default of some tasks
 LIKE = {
@@ -25,8 +26,11 @@ LIKE = {
     chemprop_metrics.Wasserstein: chemprop_metrics.SID,
 }
 
+# classes of losses, metrics and the like, and those of the predictors that they are for
+Kinds = Sequence[tuple[type | tuple[type, ...], type | tuple[type, ...]]]
+
 # metrics by the predictors they can judge; the squared error of a probability is the Brier score
-JUDGED = (
+JUDGED: Kinds = (
     (
         (chemprop_metrics.MSE, chemprop_metrics.MAE, chemprop_metrics.R2Score),
         (RegressionFFN, BinaryClassificationFFNBase),
@@ -57,7 +61,7 @@ def check_task(args: argparse.Namespace) -> None:
     if issubclass(predictor, SpectralFFN):
         raise UsageError(f"argument --task-type: {NO_SPECTRA}; use 'regression'")
     _check_loss(args.loss_function, args.task_type)
-    fitting = [name for name, cls in MetricRegistry.items() if _judges(cls, predictor)]
+    fitting = [name for name, cls in MetricRegistry.items() if fits(cls, predictor, JUDGED)]
     for name in args.metrics or []:
         if name not in fitting:
             raise UsageError(
@@ -84,7 +88,7 @@ def _check_loss(loss: str | None, task: str) -> None:
         )
 
 
-def _judges(metric: type, predictor: type) -> bool:
-    """Whether a metric fits a predictor; of those that chemprop does not know nothing is known."""
-    judged = next((judged for metrics, judged in JUDGED if issubclass(metric, metrics)), object)
-    return issubclass(predictor, judged)
+def fits(cls: type, predictor: type, kinds: Kinds) -> bool:
+    """Whether a predictor is one that ``cls`` is for; what ``kinds`` does not know fits all."""
+    predictors = next((predictors for classes, predictors in kinds if issubclass(cls, classes)), ())
+    return not predictors or issubclass(predictor, predictors)

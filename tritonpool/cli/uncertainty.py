@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from chemprop.nn import PredictorRegistry
+from chemprop import uncertainty
+from chemprop.nn import PredictorRegistry, RegressionFFN
+from chemprop.nn.predictors import BinaryClassificationFFNBase, MulticlassClassificationFFN
 
 from tritonpool.cli.errors import UsageError
 from tritonpool.cli.features import OF_ATOMS
 from tritonpool.cli.options import flag
 from tritonpool.cli.saved import SavedEncoder, columns_of
+from tritonpool.cli.tasks import Kinds, fits
 
 __all__ = ["check_uncertainty"]
 
@@ -27,7 +31,39 @@ TASKS = {
     "classification-dirichlet": ("classification-dirichlet",),
     "multiclass-dirichlet": ("multiclass-dirichlet",),
     "dropout": ("regression", "classification", "spectral"),
+    # of models with several outputs for a target chemprop cannot write the mean
+    "ensemble": ("regression", "classification"),
 }
+
+METHODS = {
+    "calibration_method": uncertainty.UncertaintyCalibratorRegistry,
+    "evaluation_methods": uncertainty.UncertaintyEvaluatorRegistry,
+}
+
+# calibrators and evaluators by the models that they are for
+KINDS: Kinds = (
+    ((uncertainty.RegressionCalibrator, uncertainty.RegressionEvaluator), RegressionFFN),
+    (
+        (uncertainty.BinaryClassificationCalibrator, uncertainty.BinaryClassificationEvaluator),
+        BinaryClassificationFFNBase,
+    ),
+    (
+        (
+            uncertainty.MulticlassClassificationCalibrator,
+            uncertainty.MulticlassClassificationEvaluator,
+        ),
+        MulticlassClassificationFFN,
+    ),
+)
+
+# Those that chemprop 2.3 fails in, whatever the data: it reads classes as numbers with a fraction,
+# and has no room for sets of labels. What judges such sets is of no use without them.
+FAILING = (
+    uncertainty.MulticlassConformalCalibrator,
+    uncertainty.MulticlassConformalEvaluator,
+    uncertainty.MultilabelConformalCalibrator,
+    uncertainty.MultilabelConformalEvaluator,
+)
 
 
 def check_uncertainty(models: list[tuple[Path, SavedEncoder]], args: argparse.Namespace) -> None:
@@ -54,18 +90,37 @@ def check_uncertainty(models: list[tuple[Path, SavedEncoder]], args: argparse.Na
             f"argument --uncertainty-method: must be 'classification-dirichlet' for the model in "
             f"{str(path)!r}, whose predictions chemprop cannot write otherwise"
         )
-    for option, given in (
-        ("--calibration-method", args.calibration_method),
-        ("--evaluation-methods", args.evaluation_methods),
-    ):
+    for name, known in METHODS.items():
+        given, option = getattr(args, name), flag(name)
         if given is None:
             continue
         if method == "none":
             raise UsageError(f"argument {option}: needs an --uncertainty-method")
         if columns_of(args) > 1:
             raise UsageError(f"argument {option}: works for one column of molecules only")
+        if task is not None:
+            names = [given] if isinstance(given, str) else given
+            _check_methods(option, names, known, task, method)
     if args.cal_path is not None:
         return
     for name in ("calibration_method", *CALIBRATION_FILES):
         if getattr(args, name) is not None:
             raise UsageError(f"argument {flag(name)}: needs --cal-path")
+
+
+def _check_methods(
+    option: str, given: Sequence[str], known: Mapping[str, type], task: str, method: str
+) -> None:
+    """Are calibrators or evaluators for the task of the model, and for its uncertainty?"""
+    predictor = PredictorRegistry[task]
+    fitting = [name for name, cls in known.items() if fits(cls, predictor, KINDS)]
+    usable = [name for name in fitting if not issubclass(known[name], FAILING)]
+    for name in given:
+        if name not in usable:
+            other = f"does not fit a model of --task-type {task}"
+            why = "fails in chemprop 2.3" if name in fitting else other
+            raise UsageError(f"argument {option}: {name!r} {why}; use {' or '.join(usable)}")
+        if issubclass(predictor, MulticlassClassificationFFN) and method != "classification":
+            raise UsageError(
+                f"argument {option}: {name!r} needs --uncertainty-method classification"
+            )
