@@ -5,7 +5,7 @@ import inspect
 import numpy as np
 import pytest
 from chemprop.cli import common, fingerprint, predict, train
-from chemprop.cli.utils import Subcommand
+from chemprop.cli.utils import Subcommand, parse_activation
 from chemprop.data import build_dataloader, samplers
 from chemprop.models import MPNN, save_model
 
@@ -13,6 +13,7 @@ SIGNATURES = {
     common.process_common_args: "args",
     common.validate_common_args: "args",
     common.find_models: "model_paths",
+    parse_activation: "cls arguments",
     train.add_train_args: "parser",
     train.process_train_args: "args",
     train.validate_train_args: "args",

@@ -193,6 +193,25 @@ OPTIONS = [
             ("classification", ("roc", "multiclass-mcc")),
         )
     ),
+    *(
+        (
+            ("--activation", name),
+            f"argument --activation: {name.upper()} does not work without arguments (",
+        )
+        for name in ("threshold", "multiheadattention", "glu", "softmax2d")
+    ),
+    *(
+        (
+            ("--activation", name, "--activation-args", *words),
+            f"argument --activation-args: {name.upper()} does not work with these (",
+        )
+        for name, *words in (
+            ("elu", "foo=1"),
+            ("elu", "much"),
+            ("prelu", 3),
+            ("multiheadattention", 8, 2),
+        )
+    ),
     (("-v", "-q"), "argument -q: not allowed with argument -v"),
     (("--freeze-encoder",), "`--freeze-encoder` can only be used when `--checkpoint` is used."),
     (("--epochs", 1), "argument --epochs: must be more than --warmup-epochs (1), got 1; give mo"),

@@ -245,6 +245,15 @@ def test_losses_and_metrics_that_fit_the_task(tmp_path, task, loss, metrics):
     assert {f"val/{name}" for name in metrics} < set(table.columns)
 
 
+@pytest.mark.parametrize(
+    "words",
+    [("threshold", "--activation-args", 0.1, "value=0.0"), ("prelu", "--activation-args", 16)],
+)
+def test_activations_with_arguments(tmp_path, words):
+    data = write_table(tmp_path / "data.csv")
+    assert train(data, tmp_path / "out", "--activation", *words) == 0
+
+
 def test_two_components_and_atom_messages(tmp_path, monkeypatch):
     table = pd.read_csv(write_table(tmp_path / "one.csv"))
     table["solvent"] = list(table["smiles"][::-1])

@@ -15,6 +15,7 @@ from lightning.pytorch.accelerators import AcceleratorRegistry
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from tritonpool.backend import choose_backend
+from tritonpool.cli.activation import check_activation
 from tritonpool.cli.errors import InputError, UsageError
 from tritonpool.cli.limits import check_numbers_of_training
 from tritonpool.cli.options import flag
@@ -90,6 +91,7 @@ def check_options(args: argparse.Namespace) -> None:
                 raise InputError(f"argument {flag(name)}: there is no file {str(path)!r}")
     check_numbers_of_training(args)
     _check_split_key(args)
+    check_activation(args)
     if args.checkpoint and not find_models(args.checkpoint):
         raise InputError(f"argument --checkpoint: there is no .pt file in {args.checkpoint[0]}")
 
