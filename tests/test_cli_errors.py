@@ -89,8 +89,16 @@ OPTIONS = [
         for weight in (-1, 0, "nan")
     ),
     (
-        ("--task-type", "regression-quantile", "--alpha", 1.5),
+        ("--task-type", "regression-quantile", "--loss-function", "quantile", "--alpha", 1.5),
         "argument --alpha: must be above 0 and below 1, got 1.5",
+    ),
+    *(
+        (words, f"argument {words[2]}: has no effect without --loss-function; name the loss, too")
+        for words in (
+            ("--task-type", "regression-quantile", "--alpha", 0.3),
+            ("--task-type", "regression-evidential", "--v-kl", 0.2),
+            ("--task-type", "regression", "--eps", 1e-6),
+        )
     ),
     (("--batch-size", 0), "argument --batch-size: must be a whole number at least 1, got 0"),
     (("--ensemble-size", 0), "argument --ensemble-size: must be a whole number at least 1, got 0"),

@@ -14,6 +14,7 @@ from chemprop.nn.predictors import (
 )
 
 from tritonpool.cli.errors import UsageError
+from tritonpool.cli.options import flag
 
 __all__ = ["Kinds", "check_task", "fits"]
 
@@ -42,6 +43,9 @@ JUDGED: Kinds = (
     (chemprop_metrics.MulticlassMCCMetric, MulticlassClassificationFFN),
 )
 
+# numbers of losses and their defaults; chemprop hands them on to no loss but a named one
+OF_LOSSES = {"v_kl": 0.0, "eps": 1e-8, "alpha": 0.1}
+
 NO_SPECTRA = (
     "'spectral' cannot be trained, because chemprop 2.3 makes such a model for one target and a "
     "width of 300, whatever is given"
@@ -50,7 +54,8 @@ NO_SPECTRA = (
 
 def check_task(args: argparse.Namespace) -> None:
     """Check ``--task-type``, and that the loss and the metrics are some that it has the outputs
-    for. Others fail after minutes, or compare numbers that do not belong together.
+    for. Others fail after minutes, or compare numbers that do not belong together. Numbers of a
+    loss need one that is named.
 
     Raises
     ------
@@ -60,7 +65,15 @@ def check_task(args: argparse.Namespace) -> None:
     predictor = PredictorRegistry[args.task_type]
     if issubclass(predictor, SpectralFFN):
         raise UsageError(f"argument --task-type: {NO_SPECTRA}; use 'regression'")
-    _check_loss(args.loss_function, args.task_type)
+    if args.loss_function is not None:
+        _check_loss(args.loss_function, args.task_type)
+    else:
+        for name, default in OF_LOSSES.items():
+            if getattr(args, name) != default:
+                raise UsageError(
+                    f"argument {flag(name)}: has no effect without --loss-function; name the loss, "
+                    f"too"
+                )
     fitting = [name for name, cls in MetricRegistry.items() if fits(cls, predictor, JUDGED)]
     for name in args.metrics or []:
         if name not in fitting:
@@ -70,10 +83,8 @@ def check_task(args: argparse.Namespace) -> None:
             )
 
 
-def _check_loss(loss: str | None, task: str) -> None:
+def _check_loss(loss: str, task: str) -> None:
     """Is the loss one that a model of this task has the outputs for?"""
-    if loss is None:
-        return
     cls = LossFunctionRegistry[loss]
     base = next((base for like, base in LIKE.items() if issubclass(cls, like)), cls)
     tasks = [
