@@ -81,17 +81,17 @@ def _counts(plan: Plan, coarse: CoarsePlan) -> dict[str, np.ndarray]:
     return {name: values.numpy() for name, values in counts.items()}
 
 
-def _scratch(counts: dict[str, np.ndarray]) -> np.ndarray:
-    """Numbers in scratch memory for each graph: rows of its clusters, one of each edge for its
-    target and one for its source from each block of clusters."""
-    clusters, row = counts["clusters"], ROW.value
+def _scratch(plan: Plan, coarse: CoarsePlan) -> np.ndarray:
+    """Where each graph's part of the scratch memory starts, and the end of all: rows as long as its
+    clusters, one of each edge for its target and one for its source from each block of clusters."""
+    edges, clusters, row = plan.edges.numpy(), coarse.clusters.numpy(), ROW.value
     slices = 1 + -(-clusters // LEAST_SLICE)
-    return counts["edges"] * slices * (-(-clusters // row) * row)
+    return offsets(edges * slices * (-(-clusters // row) * row))
 
 
 def scratch_size(plan: Plan, coarse: CoarsePlan) -> int:
     """How many numbers the scratch memory of a batch holds."""
-    return once(coarse._items, "scratch", lambda: int(_scratch(_counts(plan, coarse)).sum()))
+    return int(once(coarse._items, "scratch", _scratch, plan, coarse)[-1])
 
 
 def _items(
@@ -132,7 +132,7 @@ def _make_lists(plan: Plan, coarse: CoarsePlan, wanted: list[tuple[str, int, int
         table[:, column] = offsets(counts[name])[:-1]
         table[:, column + 1] = counts[name]
     table[:, 9] = offsets(coarse.plan.edges.numpy())[:-1]
-    table[:, 10] = offsets(_scratch(counts))[:-1]
+    table[:, 10] = once(coarse._items, "scratch", _scratch, plan, coarse)[:-1]
     orders = {name: np.argsort(-values, kind="stable") for name, values in counts.items()}
     lists = [_items(*key, counts, table, orders) for key in wanted]
     together = torch.from_numpy(np.concatenate(lists))

@@ -65,7 +65,7 @@ def check_numbers_of_training(args: argparse.Namespace) -> None:
     UsageError
         If one is out of its limits.
     """
-    _check(args, LEAST, LIMITS)
+    check_numbers(args)
     _check(args, LEAST_OF_TRAINING, LIMITS_OF_TRAINING)
     _check_seeds(args)
     # -1 means that there is no end
