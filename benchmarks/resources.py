@@ -29,6 +29,7 @@ __all__ = [
     "Build",
     "Resources",
     "builds",
+    "call_all",
     "changes",
     "compile_build",
     "compiled",
@@ -111,7 +112,7 @@ def _cases() -> Iterator[tuple]:
         yield *types, K, C, 37 if C == 70 else 300, weighted
 
 
-def _run_all(own: torch.dtype, rest: torch.dtype, K: int, C: int, D: int, weighted: bool) -> None:
+def call_all(own: torch.dtype, rest: torch.dtype, K: int, C: int, D: int, weighted: bool) -> None:
     """Call all functions as autograd would, with each set of needed gradients."""
     from tritonpool import Graph, kernels
     from tritonpool.planning import coarse_plan
@@ -136,10 +137,10 @@ def _run_all(own: torch.dtype, rest: torch.dtype, K: int, C: int, D: int, weight
         link, entropy, *kept = kernels.losses_fwd(S, w, plan, coarse, means)
         kernels.losses_bwd(link, entropy, S, w, plan, coarse, (True, weighted), *kept)
     kernels.softmax_bwd(S, kernels.softmax_fwd(S, plan, coarse))
-    _run_segments(kernels, random(4, D), X, None if w is None else w.to(own), plan)
+    _call_segments(kernels, random(4, D), X, None if w is None else w.to(own), plan)
 
 
-def _run_segments(kernels: Any, H: Tensor, X: Tensor, w: Tensor | None, plan: Any) -> None:
+def _call_segments(kernels: Any, H: Tensor, X: Tensor, w: Tensor | None, plan: Any) -> None:
     """The sums of message passing, with each set of needed gradients."""
     rev, into, out = plan.out_edge, plan.in_edge, (plan.out_ptr, plan.out_dst, plan.out_edge)
     every = [(True, False)] if w is None else [(True, False), (False, True), (True, True)]
@@ -181,7 +182,7 @@ def builds(targets: tuple[str, ...]) -> list[Build]:
     found: dict[Build, None] = {}
     for target, case in itertools.product(targets, _cases()):
         with recording(target) as calls:
-            _run_all(*case)
+            call_all(*case)
         found.update((_as_build(call, target), None) for call in calls)
     return list(found)
 

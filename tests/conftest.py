@@ -1,6 +1,8 @@
 """Settings shared by all tests: seeds, determinism, the Triton interpreter, what may be skipped."""
 
+import importlib.util
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import hypothesis
@@ -37,6 +39,19 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def seed() -> None:
     """Start every test from the same random state."""
     torch.manual_seed(0)
+
+
+@pytest.fixture(autouse=True)
+def watched_kernels() -> Iterator[list[str]]:
+    """Check the memory accesses of each interpreted kernel; the names of those that were launched
+    in this test. Nothing on a machine whose kernels are compiled, or that has no Triton."""
+    if os.environ["TRITON_INTERPRET"] != "1" or importlib.util.find_spec("triton") is None:
+        yield []
+        return
+    from memory_watch import watching
+
+    with watching() as names:
+        yield names
 
 
 @pytest.fixture(scope="session")
