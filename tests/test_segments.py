@@ -203,6 +203,31 @@ def test_too_few_rows_are_refused(backend: str):
             call()
 
 
+def test_other_shapes_and_integers_are_refused(backend: str):
+    """A kernel would take several rows of features for one, and integers would be cut off."""
+    graph, H = small_graph(), torch.randn(6, 3).double()
+    plan, X, w = graph.plan, graph.x, graph.edge_weight
+    heads, each = H[:, None].expand(6, 2, 3), w[:, None].expand(6, 3)
+    whole = torch.ones(6, 3, dtype=torch.int64)
+    for call, words in (
+        (lambda: node_sum(heads, w, plan), r"H .* matrix .* float64 and shape \(6, 2, 3\)"),
+        (lambda: node_sum(H, each, plan), r"weight .* vector .* shape \(6, 3\)"),
+        (lambda: node_sum(whole, w, plan), r"H .* floating-point .* int64"),
+        (lambda: edge_messages(heads, None, REV, plan), r"H .* \(6, 2, 3\)"),
+        (lambda: edge_messages(H, each, REV, plan), r"w .* \(6, 3\)"),
+        (lambda: edge_messages(H, w, REV[:, None], plan), r"rev .* integer vector .* \(6, 1\)"),
+        (lambda: neighbour_sum(heads, w, plan), r"X .* \(6, 2, 3\)"),
+        (lambda: neighbour_sum(X, each, plan), r"w .* \(6, 3\)"),
+        (lambda: graph_sum(X[:, 0], plan), r"X .* \(6,\)"),
+        (lambda: graph_sum(whole, plan, mean=True), r"X .* floating-point .* int64"),
+        (lambda: edge_shares(each, plan, LEAST), r"w .* \(6, 3\)"),
+        (lambda: source_rows(heads, plan), r"X .* \(6, 2, 3\)"),
+        (lambda: group_sum(heads, None, plan.in_ptr, REV, plan.dst), r"rows .* \(6, 2, 3\)"),
+    ):
+        with pytest.raises(ValueError, match=words):
+            call()
+
+
 def test_a_mean_is_the_sum_over_the_number(backend: str):
     X, plan = torch.randn(6, 3, dtype=torch.float64), small_graph().plan
     expected = torch.stack([X[:3].mean(0), X[3:].mean(0)])

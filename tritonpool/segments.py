@@ -32,12 +32,21 @@ def _backend(tensor: Tensor) -> str:
     return choose_backend(tensor.device)
 
 
-def _check(what: str, tensor: Tensor | None, number: int, of: str) -> None:
-    """Kernels would read and write beyond the end of a tensor with too few rows."""
-    if tensor is not None and not torch.compiler.is_compiling() and tensor.shape[0] != number:
+def _check(
+    name: str, tensor: Tensor | None, dim: int, number: int, of: str, floating: bool = True
+) -> None:
+    """Kernels would read and write beyond the end of a tensor with too few rows, and take one of
+    other dimensions for what it is not; sums are made in floating point."""
+    if tensor is None or torch.compiler.is_compiling():
+        return
+    right = tensor.shape[:1] == (number,) and tensor.dim() == dim
+    if not right or (floating and not tensor.is_floating_point()):
+        kind = "floating-point" if floating else "integer"
+        what = "matrix with a row" if dim == 2 else "vector with an entry"
+        dtype = str(tensor.dtype).removeprefix("torch.")
         raise ValueError(
-            f"{what} must have a row for each of the {number} {of}, but has shape "
-            f"{tuple(tensor.shape)}"
+            f"{name} must be a {kind} {what} for each of the {number} {of}, but is of dtype "
+            f"{dtype} and shape {tuple(tensor.shape)}"
         )
 
 
@@ -76,24 +85,28 @@ def group_sum(
     Raises
     ------
     ValueError
-        if weights, order or groups are not as many as rows
+        if rows are no floating-point matrix, weights no floating-point vector, or weights, order
+        or groups not as many as rows
     """
-    for name, values in (("weight", weight), ("order", order), ("of", of)):
-        _check(name, values, rows.shape[0], "rows")
+    N = rows.shape[0]
+    _check("rows", rows, 2, N, "rows")
+    _check("weight", weight, 1, N, "rows")
+    _check("order", order, 1, N, "rows", floating=False)
+    _check("of", of, 1, N, "rows", floating=False)
     return SegmentSum.apply(rows, weight, ptr, order, of, mean, _backend(rows))
 
 
 def node_sum(H: Tensor, w: Tensor | None, plan: Plan) -> Tensor:
     """Sum ``w_e H_e`` over the edges that end in each node: ``E x D`` and ``E`` to ``V x D``;
     without weights they are 1."""
-    _check("H", H, plan.num_edges, "edges")
+    _check("H", H, 2, plan.num_edges, "edges")
     return group_sum(H, w, plan.in_ptr, plan.in_edge, plan.dst)
 
 
 def graph_sum(X: Tensor, plan: Plan, *, mean: bool = False) -> Tensor:
     """Sum the rows of each graph's nodes, or take their mean: ``V x D`` to ``G x D``, 0 for a graph
     without nodes."""
-    _check("X", X, plan.num_nodes, "nodes")
+    _check("X", X, 2, plan.num_nodes, "nodes")
     return group_sum(X, None, plan.node_ptr, None, plan.batch, mean=mean)
 
 
@@ -122,17 +135,19 @@ def edge_messages(H: Tensor, w: Tensor | None, rev: Tensor, plan: Plan) -> Tenso
     Raises
     ------
     ValueError
-        if states, weights or reverses are not as many as edges
+        if states are no floating-point matrix, weights no floating-point vector, or states,
+        weights or reverses not as many as edges
     """
-    for name, values in (("H", H), ("w", w), ("rev", rev)):
-        _check(name, values, plan.num_edges, "edges")
+    _check("H", H, 2, plan.num_edges, "edges")
+    _check("w", w, 1, plan.num_edges, "edges")
+    _check("rev", rev, 1, plan.num_edges, "edges", floating=False)
     return EdgeMessages.apply(H, w, rev, plan, _backend(H))
 
 
 def neighbour_sum(X: Tensor, w: Tensor, plan: Plan) -> Tensor:
     """Sum ``w_uv X_u`` over the edges ``u -> v`` of each node: ``V x D`` to ``V x D``."""
-    _check("X", X, plan.num_nodes, "nodes")
-    _check("w", w, plan.num_edges, "edges")
+    _check("X", X, 2, plan.num_nodes, "nodes")
+    _check("w", w, 1, plan.num_edges, "edges")
     sources, targets = _ends(plan)
     into = plan.in_ptr, sources, plan.in_edge
     out = plan.out_ptr, targets, plan.out_edge
@@ -150,11 +165,11 @@ def _ends(plan: Plan) -> tuple[Tensor, Tensor]:
 def edge_shares(w: Tensor, plan: Plan, least: float) -> Tensor:
     r"""Divide edge weights by the sum of those that reach the same node,
     :math:`w_{uv} / \max(\sum_k w_{kv}, \text{least})`: ``E`` to ``E``."""
-    _check("w", w, plan.num_edges, "edges")
+    _check("w", w, 1, plan.num_edges, "edges")
     return Shares.apply(w, plan.in_ptr, plan.in_edge, plan.dst, least, _backend(w))
 
 
 def source_rows(X: Tensor, plan: Plan) -> Tensor:
     """The row of each edge's source: ``V x D`` to ``E x D``."""
-    _check("X", X, plan.num_nodes, "nodes")
+    _check("X", X, 2, plan.num_nodes, "nodes")
     return SourceRows.apply(X, plan.out_ptr, plan.out_edge, plan.src, _backend(X))
