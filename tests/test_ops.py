@@ -93,6 +93,7 @@ def changed(i, p, value):
         ({"S": S[0]}, r"S must be a floating-point V x K tensor, but is torch.float64 of shape"),
         ({"S": S.long()}, "S must be a floating-point V x K tensor, but is torch.int64"),
         ({"S": S.tolist()}, "S must be a floating-point V x K tensor, but is list"),
+        ({"S": S.to_sparse()}, "S must be a dense tensor, but is torch.sparse_coo"),
         ({"S": S[:4]}, "S has 4 rows, but the graph has 5 nodes"),
         ({"clusters": [2]}, "clusters must hold one integer for each of the 2 graphs"),
         ({"clusters": [2.0, 1.0]}, "clusters must hold one integer .* torch.float32"),
@@ -142,6 +143,15 @@ def test_an_assignment_that_passed_is_looked_at_again_once_it_changes():
 def test_lift_names_a_wrong_number_of_rows():
     with pytest.raises(ValueError, match="coarse_x must be .* each of the 3 clusters, but"):
         lift(torch.zeros(2, 4), GRAPH, S, C)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_lift_names_another_device_or_layout(backend):
+    rows = torch.eye(3)
+    with pytest.raises(ValueError, match="coarse_x is on meta, but the graph is on cpu"):
+        lift(rows.to("meta"), GRAPH, S, C, backend=backend)
+    with pytest.raises(ValueError, match="coarse_x must be a dense tensor, but is torch.sparse_c"):
+        lift(rows.to_sparse(), GRAPH, S, C, backend=backend)
 
 
 @pytest.mark.parametrize("clusters", [C, tuple(C), torch.tensor(C), torch.tensor(C).int()])

@@ -36,12 +36,14 @@ def check_clusters(graph: Graph, S: Tensor, clusters: Tensor | Sequence[int] | N
     Raises
     ------
     ValueError
-        if ``S`` is not a floating-point ``V x K`` tensor on the graph's device, or if a count is
-        below 0 or above ``K``
+        if ``S`` is not a dense floating-point ``V x K`` tensor on the graph's device, or if a count
+        is below 0 or above ``K``
     """
     if not isinstance(S, Tensor) or S.dim() != 2 or not S.is_floating_point():
         what = f"{S.dtype} of shape {tuple(S.shape)}" if isinstance(S, Tensor) else type(S).__name__
         raise ValueError(f"S must be a floating-point V x K tensor, but is {what}")
+    if S.layout != torch.strided:
+        raise ValueError(f"S must be a dense tensor, but is {S.layout}")
     V, K = S.shape
     if V != graph.num_nodes:
         raise ValueError(f"S has {V} rows, but the graph has {graph.num_nodes} nodes")
@@ -86,14 +88,18 @@ def check_counts(counts: Tensor, K: int) -> None:
         )
 
 
-def check_cluster_rows(coarse_x: Tensor, P: int) -> None:
+def check_cluster_rows(coarse_x: Tensor, P: int, device: torch.device) -> None:
     """Cluster features must have a row for each of the batch's ``P`` clusters.
 
     Raises
     ------
     ValueError
-        if they have not, or are no floating-point matrix
+        if they have not, or are no dense floating-point matrix, or not on ``device``
     """
+    if coarse_x.layout != torch.strided:
+        raise ValueError(f"coarse_x must be a dense tensor, but is {coarse_x.layout}")
+    if coarse_x.device != device:
+        raise ValueError(f"coarse_x is on {coarse_x.device}, but the graph is on {device}")
     if coarse_x.dim() != 2 or len(coarse_x) != P or not coarse_x.is_floating_point():
         raise ValueError(
             f"coarse_x must be a floating-point tensor with a row for each of the {P} clusters, "

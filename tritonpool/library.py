@@ -162,7 +162,7 @@ _coarsen.register_autograd(_back_coarsen, setup_context=_keep_coarsen)
 @host_op("tritonpool::lift")
 def _lift(S: Tensor, Xc: Tensor, plan: Tensor, coarse: Tensor, backend: str | None) -> list[Tensor]:
     *plans, name, call = _begin(S, None, plan, coarse, backend)
-    check_cluster_rows(Xc, plans[1].plan.num_nodes)
+    check_cluster_rows(Xc, plans[1].plan.num_nodes, S.device)
     with torch.autocast(S.device.type, enabled=False):
         return [*_given(load_backend(name).lift_fwd(S, Xc, *plans)), call]
 

@@ -199,5 +199,5 @@ def lift(
         raise ValueError(f"coarse_x must be a tensor, but is {type(coarse_x).__name__}")
     if torch.compiler.is_compiling():
         return library.lift(S, coarse_x, graph.plan, coarse, backend)
-    check_cluster_rows(coarse_x, coarse.plan.num_nodes)
+    check_cluster_rows(coarse_x, coarse.plan.num_nodes, graph.device)
     return Lift.apply(S, coarse_x, graph.plan, coarse, choose_backend(graph.device, backend))
