@@ -101,6 +101,30 @@ def test_any_network_can_assign():
         DiffPool(5, 4, assignment=nn.Linear(5, 3))(graph)
 
 
+class Returning(nn.Module):
+    def __init__(self, scores):
+        super().__init__()
+        self.scores = scores
+
+    def forward(self, x):
+        return self.scores
+
+
+@pytest.mark.parametrize(
+    "scores, what",
+    [
+        ((torch.zeros(16, 4), None), "tuple"),
+        (None, "NoneType"),
+        (torch.ones(16, 4).int(), "torch.int32"),
+    ],
+)
+def test_other_things_than_scores_are_named(scores, what):
+    with pytest.raises(
+        ValueError, match=f"must return a floating-point tensor, but returned {what}"
+    ):
+        DiffPool(5, 4, assignment=Returning(scores))(batch())
+
+
 @pytest.mark.parametrize(
     "arguments, message",
     [

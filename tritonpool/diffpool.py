@@ -151,6 +151,11 @@ class DiffPool(nn.Module):
         args = (graph.x, graph.edge_index) if self._wants_edges else (graph.x,)
         more = {"edge_weight": graph.edge_weight} if self._wants_weights else {}
         logits = self.assignment(*args, **more)
+        if not isinstance(logits, Tensor) or not logits.is_floating_point():
+            what = logits.dtype if isinstance(logits, Tensor) else type(logits).__name__
+            raise ValueError(
+                f"the assignment network must return a floating-point tensor, but returned {what}"
+            )
         if logits.shape != (graph.num_nodes, self.max_clusters):
             raise ValueError(
                 f"the assignment network must return {graph.num_nodes} x {self.max_clusters} "
