@@ -3,6 +3,7 @@
 import pytest
 import torch
 from batches import BACKENDS, everything, make_sample, relative_rms
+from torch.utils.checkpoint import checkpoint
 
 import tritonpool
 from tritonpool import Graph, coarsen, lift, sparse
@@ -74,6 +75,22 @@ def test_no_second_derivative_is_made_up(of):
     (grad,) = torch.autograd.grad(coarsen(g, S, sample.clusters).x.sum(), S, create_graph=True)
     other = torch.ones((), requires_grad=True, dtype=grad.dtype)
     assert torch.autograd.grad(other * grad.sum(), other)[0] == grad.sum()
+
+
+@pytest.mark.parametrize("op", [coarsen, assignment_losses])
+def test_gradients_of_a_checkpoint_may_be_part_of_a_graph(op):
+    sample = make_sample([3, 4], [4, 6], [2, 3], K=3)
+    S = sample.S.clone().requires_grad_()
+
+    def total(S):
+        found = op(sample.graph, S, sample.clusters)
+        return found.edge_attr.sum() if isinstance(found, Graph) else sum(found)
+
+    loss = checkpoint(total, S, use_reentrant=False)
+    (grad,) = torch.autograd.grad(loss, S, create_graph=True)
+    assert torch.equal(grad.detach(), torch.autograd.grad(total(S), S)[0])
+    with pytest.raises(RuntimeError, match="first derivatives only"):
+        grad.sum().backward()
 
 
 GRAPH = make_sample([3, 2], [4, 2], [2, 1], K=2).graph

@@ -53,7 +53,8 @@ class _Once(Function):
 
 
 def first_order(backward):
-    """Make a ``backward`` whose gradients raise an error where a second derivative needs them.
+    """Make a ``backward`` whose gradients raise an error where a second derivative needs them, of a
+    function that is given the saved tensors too: checkpointing hands them out only once.
 
     PyTorch's ``once_differentiable`` looks at the incoming gradients only, and would leave out
     quietly what the gradients owe to the inputs.
@@ -61,11 +62,12 @@ def first_order(backward):
 
     @wraps(backward)
     def run(ctx, *grads):
+        saved = ctx.saved_tensors
         with torch.no_grad():
-            found = backward(ctx, *grads)
+            found = backward(ctx, saved, *grads)
         if not torch.is_grad_enabled():  # it is with create_graph=True
             return found
-        return _Once.apply(len(found), *found, *grads, *ctx.saved_tensors)
+        return _Once.apply(len(found), *found, *grads, *saved)
 
     return run
 
@@ -87,13 +89,11 @@ class Coarsen(Function):
     @staticmethod
     @first_order
     @_full_precision
-    def backward(ctx, dXc, dW, dFc):
+    def backward(ctx, saved, dXc, dW, dFc):
         needs = ctx.needs_input_grad[:4]
         if dXc is None and dW is None and dFc is None:
             return (None,) * 8
-        grads = load_backend(ctx.backend).coarsen_bwd(
-            dXc, dW, dFc, *ctx.saved_tensors, *ctx.rest, needs
-        )
+        grads = load_backend(ctx.backend).coarsen_bwd(dXc, dW, dFc, *saved, *ctx.rest, needs)
         return *grads, None, None, None, None
 
 
@@ -111,11 +111,9 @@ class Lift(Function):
     @staticmethod
     @first_order
     @_full_precision
-    def backward(ctx, dY):
+    def backward(ctx, saved, dY):
         needs = ctx.needs_input_grad[:2]
-        grads = load_backend(ctx.backend).lift_bwd(
-            dY.contiguous(), *ctx.saved_tensors, *ctx.rest, needs
-        )
+        grads = load_backend(ctx.backend).lift_bwd(dY.contiguous(), *saved, *ctx.rest, needs)
         return *grads, None, None, None
 
 
@@ -136,9 +134,9 @@ class Losses(Function):
     @staticmethod
     @first_order
     @_full_precision
-    def backward(ctx, *grads):
+    def backward(ctx, saved, *grads):
         needs = ctx.needs_input_grad[:2]
-        S, w, *kept = ctx.saved_tensors
+        S, w, *kept = saved
         given = [grad.contiguous() for grad in grads]
         found = load_backend(ctx.backend).losses_bwd(*given, S, w, *ctx.rest, needs, *kept)
         return *found, None, None, None, None
@@ -157,9 +155,9 @@ class SegmentSum(Function):
     @staticmethod
     @first_order
     @_full_precision
-    def backward(ctx, grad):
+    def backward(ctx, saved, grad):
         needs = ctx.needs_input_grad[:2]
-        grads = load_backend(ctx.backend).segments_bwd(grad, *ctx.saved_tensors, ctx.mean, needs)
+        grads = load_backend(ctx.backend).segments_bwd(grad, *saved, ctx.mean, needs)
         return *grads, None, None, None, None, None
 
 
@@ -177,8 +175,8 @@ class NeighbourSum(Function):
     @staticmethod
     @first_order
     @_full_precision
-    def backward(ctx, grad):
-        X, w, *edges = ctx.saved_tensors
+    def backward(ctx, saved, grad):
+        X, w, *edges = saved
         needs = ctx.needs_input_grad[:2]
         grads = load_backend(ctx.backend).neighbours_bwd(grad, X, w, edges[:3], edges[3:], needs)
         return *grads, None, None, None
@@ -197,9 +195,9 @@ class EdgeMessages(Function):
     @staticmethod
     @first_order
     @_full_precision
-    def backward(ctx, grad):
+    def backward(ctx, saved, grad):
         needs = ctx.needs_input_grad[:2]
-        grads = load_backend(ctx.backend).messages_bwd(grad, *ctx.saved_tensors, ctx.plan, needs)
+        grads = load_backend(ctx.backend).messages_bwd(grad, *saved, ctx.plan, needs)
         return *grads, None, None, None
 
 
@@ -216,8 +214,8 @@ class Shares(Function):
     @staticmethod
     @first_order
     @_full_precision
-    def backward(ctx, grad):
-        dw = load_backend(ctx.backend).shares_bwd(grad, *ctx.saved_tensors, ctx.least)
+    def backward(ctx, saved, grad):
+        dw = load_backend(ctx.backend).shares_bwd(grad, *saved, ctx.least)
         return dw, None, None, None, None, None
 
 
@@ -235,8 +233,8 @@ class SourceRows(Function):
     @staticmethod
     @first_order
     @_full_precision
-    def backward(ctx, grad):
-        dX = load_backend(ctx.backend).segments_fwd(grad, None, *ctx.saved_tensors, False)
+    def backward(ctx, saved, grad):
+        dX = load_backend(ctx.backend).segments_fwd(grad, None, *saved, False)
         return dX, None, None, None, None
 
 
@@ -254,5 +252,5 @@ class Softmax(Function):
     @staticmethod
     @first_order
     @_full_precision
-    def backward(ctx, dS):
-        return load_backend(ctx.backend).softmax_bwd(dS, *ctx.saved_tensors), None, None, None
+    def backward(ctx, saved, dS):
+        return load_backend(ctx.backend).softmax_bwd(dS, *saved), None, None, None
