@@ -156,6 +156,16 @@ def test_tensors_that_were_exchanged_must_fit(made, name, value, expected):
             call()
 
 
+@pytest.mark.parametrize("value", [-1, 2.0, None, torch.tensor(2)])
+def test_a_number_of_graphs_that_is_exchanged_must_be_one(value):
+    graph = make_sample([3, 2], [4, 2], [2, 1], K=2).graph
+    with pytest.raises(ValueError, match="num_graphs must be an int >= 0, but is "):
+        graph.num_graphs = value
+    assert graph.num_graphs == 2
+    graph.num_graphs = np.int64(3)
+    assert graph.plan.nodes.tolist() == [3, 2, 0] and type(graph.num_graphs) is int
+
+
 def test_what_is_written_to_a_pooled_batch_changes_no_other():
     graph = make_sample([3, 2], [4, 2], [2, 2], K=2).graph
     S = torch.full((5, 2), 0.5, dtype=graph.x.dtype)

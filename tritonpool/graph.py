@@ -70,6 +70,19 @@ def _check_tensors(
             raise ValueError(f"{owner}{name} is on {value.device}, but {owner}x is on {x.device}")
 
 
+def _counted(num_graphs: object) -> int:
+    """The number of graphs, if it is one."""
+    if isinstance(num_graphs, np.integer):
+        num_graphs = int(num_graphs)
+    _check(
+        isinstance(num_graphs, int) and not isinstance(num_graphs, bool) and num_graphs >= 0,
+        "num_graphs",
+        num_graphs,
+        "an int >= 0",
+    )
+    return num_graphs
+
+
 class Graph:
     """A batch of ``G`` graphs with ``V`` nodes and ``E`` directed edges, one after the other.
 
@@ -111,20 +124,12 @@ class Graph:
         V = x.shape[0]
         if num_graphs is None:
             num_graphs = 1 if batch is None else int(batch[-1]) + 1 if V else 0
-        elif isinstance(num_graphs, np.integer):
-            num_graphs = int(num_graphs)
-        _check(
-            isinstance(num_graphs, int) and not isinstance(num_graphs, bool) and num_graphs >= 0,
-            "num_graphs",
-            num_graphs,
-            "an int >= 0",
-        )
         self.x = x
         self.edge_attr = edge_attr
         self.edge_weight = edge_weight
         self._edge_index = edge_index
         self._batch = batch
-        self._num_graphs = num_graphs
+        self._num_graphs = _counted(num_graphs)
         self._forget()
 
     def _forget(self) -> None:
@@ -162,7 +167,7 @@ class Graph:
 
     @num_graphs.setter
     def num_graphs(self, value: int) -> None:
-        self._num_graphs = value
+        self._num_graphs = _counted(value)
         self._forget()
 
     @property
