@@ -9,6 +9,7 @@ import pytest
 import torch
 from batches import make_sample, relative_rms
 from torch._dynamo.testing import CompileCounterWithBackend
+from torch.export import Dim
 from torch.utils.checkpoint import checkpoint
 
 import tritonpool
@@ -16,6 +17,7 @@ from tritonpool import DiffPool, Graph, entropy_loss, library, lift, link_loss, 
 from tritonpool.coarse_plan import CoarsePlan
 from tritonpool.handles import find
 from tritonpool.losses import assignment_losses
+from tritonpool.segments import graph_sum
 
 pytestmark = pytest.mark.filterwarnings("ignore:Dynamo detected a call")
 
@@ -310,4 +312,30 @@ def test_inductor_gives_the_same(dtype):
         given = sample(seed).to(dtype)
         expected = outcome(pooled, given, "sparse")
         for a, b in zip(outcome(compiled, given, "sparse"), expected, strict=True):
+            torch.testing.assert_close(a, b)
+
+
+@pytest.mark.parametrize("strict", [True, False])
+@pytest.mark.parametrize("top_k", [None, 2])
+def test_an_exported_program_takes_other_batches(strict, top_k):
+    class Model(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.pool = DiffPool(3, max_clusters=3, ratio=0.5, top_k=top_k)
+
+        def forward(self, *tensors):
+            graph = Graph(*tensors, num_graphs=3)
+            coarse, S, losses = self.pool(graph)
+            lifted = lift(coarse.x, graph, S, self.pool.counts(graph))
+            return graph_sum(coarse.x, coarse.plan), coarse.edge_attr, lifted, losses["link"]
+
+    def tensors(seed):
+        g = sample(seed).graph
+        return g.x, g.edge_index, g.edge_attr, g.edge_weight, g.batch
+
+    model, V, E = Model(), Dim("V"), Dim("E")
+    sizes = {"tensors": ({0: V}, {1: E}, {0: E}, {0: E}, {0: V})}
+    program = torch.export.export(model, tensors(0), dynamic_shapes=sizes, strict=strict).module()
+    for seed in range(3):
+        for a, b in zip(program(*tensors(seed)), model(*tensors(seed)), strict=True):
             torch.testing.assert_close(a, b)

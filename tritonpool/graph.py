@@ -233,7 +233,7 @@ class Graph:
             raise ValueError(f"replace takes x, edge_attr and edge_weight, not {sorted(unknown)}")
         now = {"x": self.x, "edge_attr": self.edge_attr, "edge_weight": self.edge_weight, **changes}
         x = now["x"]
-        ok = isinstance(x, Tensor) and len(x) == self.num_nodes
+        ok = isinstance(x, Tensor) and x.shape[:1] == (self.num_nodes,)
         _check(ok, "x", x, "a tensor of {} rows", self.num_nodes)
         graph = Graph(
             x,

@@ -42,7 +42,7 @@ def segments_fwd(
 ) -> Tensor:
     """Weighted sums of rows, or means (the formula: :func:`tritonpool.segments.group_sum`)."""
     acc = accumulate_in(rows, w)
-    order = torch.arange(len(rows), device=rows.device) if order is None else order
+    order = torch.arange(rows.shape[0], device=rows.device) if order is None else order
     total = _sum(ptr, order, None if w is None else w.to(acc), rows.to(acc))
     return (total.div_(_sizes(ptr, acc)) if mean else total).to(rows.dtype)
 
