@@ -5,9 +5,10 @@ import importlib.util
 import pytest
 import torch
 from batches import make_sample
+from torch.utils.checkpoint import checkpoint
 
 from tritonpool import backend as module
-from tritonpool import coarsen, use_backend
+from tritonpool import coarsen, link_loss, use_backend
 from tritonpool.backend import choose_backend, why_not_triton
 
 
@@ -109,3 +110,20 @@ def test_backward_keeps_the_backend_of_its_forward(monkeypatch):
     with use_backend("sparse"):
         out.x.sum().backward()
     assert used == ["reference", "reference"]
+
+
+def test_a_checkpoint_can_be_told_its_backend(monkeypatch):
+    used = []
+    original = module.load_backend
+    monkeypatch.setattr(
+        "tritonpool.autograd.load_backend", lambda name: used.append(name) or original(name)
+    )
+    sample = make_sample([3], [4], [2], K=2)
+    loss = checkpoint(
+        lambda S: link_loss(sample.graph, S, sample.clusters),
+        sample.S.requires_grad_(),
+        use_reentrant=False,
+        context_fn=lambda: (use_backend("reference"), use_backend("reference")),
+    )
+    loss.backward()
+    assert used == ["reference"] * 3  # forward, forward again, backward

@@ -45,6 +45,12 @@ def use_backend(name: str) -> Iterator[None]:
     ------
     ValueError
         if the name is unknown
+
+    Notes
+    -----
+    It holds for calls in the thread that entered it. What ``torch.utils.checkpoint`` computes again
+    is a call anew, made while the backward runs, on a GPU in a thread of autograd's: hand it a
+    ``context_fn`` that enters this in both places, or set ``TRITONPOOL_BACKEND``.
     """
     token = _chosen.set(_known(name, "use_backend"))
     try:
