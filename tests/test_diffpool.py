@@ -216,6 +216,21 @@ def test_wrong_width_is_named():
         DiffPool(6, 4)(batch())
 
 
+@pytest.mark.parametrize(
+    "z, message",
+    [
+        (torch.zeros(15, 2), r"for each of the 16 nodes, but is torch.float32 of shape \(15,"),
+        (torch.zeros(16), r"z must be a floating-point tensor .* of shape \(16,\)"),
+        (torch.zeros(16, 2).int(), "z must be a floating-point tensor .* but is torch.int32"),
+        ([0.0] * 16, "z must be a floating-point tensor .* but is list"),
+        (torch.zeros(16, 2, device="meta"), "z is on meta, but the graph is on cpu"),
+    ],
+)
+def test_wrong_features_to_pool_are_named(z, message):
+    with pytest.raises(ValueError, match=message):
+        DiffPool(5, 4)(batch(), z)
+
+
 def test_save_load_copy_reset_repr():
     layer = DiffPool(5, 4, 0.5)
     graph = batch()

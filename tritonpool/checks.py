@@ -22,6 +22,7 @@ __all__ = [
     "check_cluster_rows",
     "check_clusters",
     "check_counts",
+    "check_node_rows",
     "check_scores",
     "check_weights",
 ]
@@ -105,6 +106,24 @@ def check_cluster_rows(coarse_x: Tensor, P: int, device: torch.device) -> None:
             f"coarse_x must be a floating-point tensor with a row for each of the {P} clusters, "
             f"but is {coarse_x.dtype} of shape {tuple(coarse_x.shape)}"
         )
+
+
+def check_node_rows(z: object, graph: Graph) -> None:
+    """Features to pool must have a row for each node.
+
+    Raises
+    ------
+    ValueError
+        if they have not, or are no floating-point matrix on the graph's device
+    """
+    V, tensor = graph.num_nodes, isinstance(z, Tensor)
+    if not tensor or z.dim() != 2 or z.shape[0] != V or not z.is_floating_point():
+        what = f"{z.dtype} of shape {tuple(z.shape)}" if tensor else type(z).__name__
+        raise ValueError(
+            f"z must be a floating-point tensor with a row for each of the {V} nodes, but is {what}"
+        )
+    if z.device != graph.device:
+        raise ValueError(f"z is on {z.device}, but the graph is on {graph.device}")
 
 
 def check_assignment(S: Tensor, plan: Plan, coarse: CoarsePlan) -> None:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from tritonpool.autograd import Softmax
 from tritonpool.backend import choose_backend
-from tritonpool.checks import check_scores, check_weights
+from tritonpool.checks import check_node_rows, check_scores, check_weights
 from tritonpool.coarse_plan import CoarsePlan, cluster_counts
 from tritonpool.dtypes import accumulate_in
 from tritonpool.graph import Graph, check_graph
@@ -205,6 +205,8 @@ class DiffPool(nn.Module):
                 f"graph.x must have in_channels = {self.in_channels} columns, but has "
                 f"{graph.x.shape[1]}"
             )
+        if z is not None:
+            check_node_rows(z, graph)
         coarse = self.plan_coarse(graph)
         if graph.device.type == "cpu" and not torch.compiler.is_compiling():
             check_weights(graph.edge_weight)
