@@ -197,6 +197,15 @@ def test_plan_is_made_once_and_shared():
     assert graph.to("cpu").plan is plan
 
 
+@pytest.mark.parametrize("made", [True, False])
+def test_a_dtype_is_no_device(made):
+    graph = make_sample([3], [4], [2], K=2).graph
+    if made:
+        graph.plan  # noqa: B018
+    with pytest.raises(ValueError, match="device must be a device, but is torch.float32"):
+        graph.to(torch.float32)
+
+
 def test_replace_refuses_to_change_the_structure():
     graph = make_sample([3], [4], [2], K=2).graph
     with pytest.raises(ValueError, match=r"replace takes x, edge_attr and edge_weight, not"):

@@ -253,7 +253,14 @@ class Graph:
         return graph
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> Graph:
-        """A copy of this batch on ``device``, with its plan if it has one."""
+        """A copy of this batch on ``device``, with its plan if it has one.
+
+        Raises
+        ------
+        ValueError
+            if it is a dtype, which indices cannot have
+        """
+        _check(not isinstance(device, torch.dtype), "device", device, "a device")
         plan = None if self._plan is None else self._plan.to(device)
         return self._map(lambda t: t.to(device, non_blocking=non_blocking), plan)
 
