@@ -218,6 +218,23 @@ def test_values_are_checked_when_the_op_runs():
         compiled(wrong, given.S, given.clusters)
 
 
+@pytest.mark.parametrize("name", ["x", "edge_attr", "edge_weight"])
+def test_tensors_that_were_exchanged_must_fit(name):
+    """Kernels would read beyond their end."""
+
+    def both(graph, S):
+        losses = link_loss(graph, S, backend="triton")
+        return tritonpool.coarsen(graph, S, backend="triton"), losses
+
+    graph, S = sample(shuffle=False).graph, torch.full((10, 3), 0.5)
+    assert graph.plan.order is None
+    setattr(graph, name, getattr(graph, name)[:5])
+    compiled = torch.compile(both, fullgraph=True, backend="aot_eager")
+    size, S = (10, S[:5]) if name == "x" else (16, S)
+    with pytest.raises(ValueError, match=rf"(S|graph.{name}) must be of {size} rows, but has"):
+        compiled(graph, S)
+
+
 def test_backward_works_after_the_graph_is_gone():
     def pool(graph, S):
         return tritonpool.coarsen(graph, S).edge_attr.square().sum()

@@ -24,6 +24,7 @@ __all__ = [
     "check_counts",
     "check_node_rows",
     "check_scores",
+    "check_sizes",
     "check_weights",
 ]
 
@@ -87,6 +88,26 @@ def check_counts(counts: Tensor, K: int) -> None:
         raise ValueError(
             f"clusters[{g}] is {int(counts[g])}, but must be from 0 to K = {K}, the columns of S"
         )
+
+
+def check_sizes(
+    plan: Plan, S: Tensor, x: Tensor | None, edge_attr: Tensor | None, edge_weight: Tensor | None
+) -> None:
+    """The tensors of a batch must have the sizes of its plan: kernels do not look where one ends.
+
+    Raises
+    ------
+    ValueError
+        if one has not
+    """
+    nodes = {"S": S, "graph.x": x}
+    edges = {"graph.edge_attr": edge_attr, "graph.edge_weight": edge_weight}
+    for tensors, rows in ((nodes, plan.num_nodes), (edges, plan.num_edges)):
+        for name, value in tensors.items():
+            if value is not None and value.shape[0] != rows:
+                raise ValueError(
+                    f"{name} must be of {rows} rows, but has shape {tuple(value.shape)}"
+                )
 
 
 def check_cluster_rows(coarse_x: Tensor, P: int, device: torch.device) -> None:

@@ -12,7 +12,13 @@ import torch
 from torch import Tensor
 
 from tritonpool.backend import BACKENDS, choose_backend, load_backend
-from tritonpool.checks import check_assignment_once, check_cluster_rows, check_counts, check_weights
+from tritonpool.checks import (
+    check_assignment_once,
+    check_cluster_rows,
+    check_counts,
+    check_sizes,
+    check_weights,
+)
 from tritonpool.coarse_plan import CoarsePlan
 from tritonpool.dtypes import weight_dtype
 from tritonpool.handles import find, host_op, ticket
@@ -51,10 +57,18 @@ def losses(
 
 
 def _begin(
-    S: Tensor, w: Tensor | None, plan: Tensor, coarse: Tensor, backend: str | None
+    S: Tensor,
+    w: Tensor | None,
+    plan: Tensor,
+    coarse: Tensor,
+    backend: str | None,
+    X: Tensor | None = None,
+    F: Tensor | None = None,
 ) -> tuple[Plan, CoarsePlan, str, Tensor]:
-    """Find the plans, check the values, choose the backend; and the call's ticket for backward."""
+    """Find the plans, check sizes and values, choose the backend; and the call's ticket for
+    backward."""
     plans = find(plan), find(coarse)
+    check_sizes(plans[0], S, X, F, w)
     check_counts(plans[1].clusters, S.shape[1])
     if S.device.type == "cpu":
         check_assignment_once(S, *plans)
@@ -93,7 +107,7 @@ def _coarsen(
     eps: float,
     backend: str | None,
 ) -> list[Tensor]:
-    *plans, name, call = _begin(S, w, plan, coarse, backend)
+    *plans, name, call = _begin(S, w, plan, coarse, backend, X, F)
     with torch.autocast(S.device.type, enabled=False):
         return [*_given(*load_backend(name).coarsen_fwd(S, X, F, w, *plans, eps)), call]
 
