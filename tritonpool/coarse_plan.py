@@ -33,15 +33,8 @@ def cluster_counts(nodes: Tensor, max_clusters: int, ratio: float) -> Tensor:
     Tensor
         a CPU tensor of shape ``G``, int64; computed in float64, so the same on every machine
     """
-    if torch.compiler.is_compiling():  # torch.export refuses NumPy, which is faster
-        wanted = torch.ceil(nodes.double() * ratio - 1e-9).long().clamp(1, max_clusters)
-        return wanted * (nodes > 0)
-    nodes = nodes.numpy()
-    wanted = np.ceil(nodes * ratio - 1e-9).astype(np.int64)
-    np.maximum(wanted, 1, out=wanted)
-    np.minimum(wanted, max_clusters, out=wanted)
-    wanted *= nodes > 0
-    return torch.from_numpy(wanted)
+    wanted = torch.ceil(nodes.double() * ratio - 1e-9).long().clamp_(1, max_clusters)
+    return wanted.mul_(nodes > 0)
 
 
 @dataclass(eq=False)
