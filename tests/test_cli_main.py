@@ -142,6 +142,8 @@ def test_quiet_is_quiet(tmp_path, capfd, recwarn, quiet):
     captured = capfd.readouterr()
     shown = captured.out + captured.err
     assert ("the model learns 'y'" in shown) == (quiet == 0)
+    assert ("config.toml" in shown) == (quiet == 0)
+    assert quiet < 2 or not shown
     assert ("Loaded model weights from" in shown) == (quiet == 0)
     assert ("Trainable params" in shown) == (quiet == 0)
     assert ("WARNING" in shown) == (quiet < 2)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+from contextlib import redirect_stdout
 from io import StringIO
 from pathlib import Path
 from typing import NoReturn
@@ -54,6 +55,11 @@ class Parser(ArgumentParser):
         """Print one line and leave."""
         code = 1 if message.startswith("Unable to open config file") else 2
         self.exit(code, f"{self.prog}: error: {message}\n")
+
+    def write_config_file(self, *args: object, **kwargs: object) -> None:
+        """Write a configuration file, without the line on standard output that no ``-q`` stops."""
+        with redirect_stdout(StringIO()):
+            super().write_config_file(*args, **kwargs)
 
 
 def logging_options(folder: str) -> argparse.ArgumentParser:

@@ -194,6 +194,7 @@ class TrainSubcommand(chemprop_train.TrainSubcommand):
         """Make the output folder with config.toml and splits.json."""
         with output_folder(args.output_dir):
             save_config(cls.parser, args, args.output_dir / "config.toml")
+            logger.info("the settings are in '%s'", args.output_dir / "config.toml")
             splits.write(args.output_dir)
 
 
