@@ -371,6 +371,22 @@ def test_columns_that_nobody_named(refused, tmp_path, words, remedy):
 
 
 @pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ((), "would be learned, too, as there is no --target-columns; name the targets by it"),
+        (
+            ("--target-columns", "y", "d"),
+            "is in --target-columns, too, so the model would be given what it should predict",
+        ),
+    ],
+)
+def test_descriptors_that_are_targets(refused, tmp_path, words, message):
+    data = write_table(tmp_path / "data.csv", y=lambda row, _: row, d=lambda row, _: row % 3)
+    given = ("-s", "smiles", "--descriptors-columns", "d", *words)
+    assert refused(data, *given, code=2) == f"argument --descriptors-columns: 'd' {message}"
+
+
+@pytest.mark.parametrize(
     ("task", "labels", "message"),
     [
         (

@@ -68,7 +68,7 @@ def check_tables(args: argparse.Namespace, all_columns: bool = False) -> None:
     Raises
     ------
     UsageError
-        If a column that an option names is missing.
+        If a column that an option names is missing, or a target is a descriptor too.
     InputError
         If a target, weight or descriptor is not a number, or if no row holds a target.
     """
@@ -91,6 +91,7 @@ def check_tables(args: argparse.Namespace, all_columns: bool = False) -> None:
         raise UsageError(
             f"argument --task-weights: must be one for each target ({targets}), got {weights}"
         )
+    _check_roles(args, all_columns)
     for path in args.data_path:
         table = _read(path, args)
         for option, names in named.items():
@@ -109,6 +110,18 @@ def check_tables(args: argparse.Namespace, all_columns: bool = False) -> None:
             if path == args.data_path[0] and table[name].isna().all():
                 raise InputError(f"{str(path)!r} has no value in column {name!r}")
             _check_labels(table[name], path, args)
+
+
+def _check_roles(args: argparse.Namespace, all_columns: bool) -> None:
+    """Is no column both learned and given? The errors of such a model say nothing."""
+    for name in args.descriptors_columns or []:
+        if name not in args.target_columns:
+            continue
+        if all_columns:
+            why = "would be learned, too, as there is no --target-columns; name the targets by it"
+        else:
+            why = "is in --target-columns, too, so the model would be given what it should predict"
+        raise UsageError(f"argument --descriptors-columns: {name!r} {why}")
 
 
 def check_columns(paths: Sequence[Path], args: argparse.Namespace) -> None:
