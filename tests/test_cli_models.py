@@ -43,6 +43,26 @@ def test_a_checkpoint_for_another_number_of_targets(refused, data, tmp_path):
     assert message == ("the model does not fit the data: it predicts 1 targets, but there are 2")
 
 
+@pytest.mark.parametrize("option", ["--checkpoint", "--model-frzn"])
+def test_a_checkpoint_for_more_targets(refused, data, tmp_path, option):
+    table = pd.read_csv(data).assign(z=2.0)
+    table.to_csv(tmp_path / "two.csv", index=False)
+    assert train(tmp_path / "two.csv", tmp_path / "first") == 0
+    message = refused(data, option, tmp_path / "first" / "model_0" / "best.pt")
+    assert message == "the model does not fit the data: it predicts 2 targets, but there are 1"
+
+
+def test_a_checkpoint_for_more_descriptors(refused, data, tmp_path):
+    table = pd.read_csv(data).assign(d=range(24), e=range(24))
+    table.to_csv(tmp_path / "more.csv", index=False)
+    words = (tmp_path / "more.csv", "--target-columns", table.columns[1], "--descriptors-columns")
+    assert train(words[0], tmp_path / "first", *words[1:], "d", "e") == 0
+    best = tmp_path / "first" / "model_0" / "best.pt"
+    assert refused(*words, "d", "--checkpoint", best).startswith(
+        "the model does not fit the data: it takes 2 descriptors of molecules, but 1 are given; see"
+    )
+
+
 def test_a_model_with_atom_descriptors(refused, data, tmp_path, capsys):
     given = ("--atom-descriptors-path", descriptors(data, tmp_path / "d.npz"))
     assert train(data, tmp_path / "first", *given) == 0

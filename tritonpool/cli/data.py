@@ -23,8 +23,9 @@ from chemprop.cli.train import (
     load_and_use_pretrained_model_scalers,
     normalize_inputs,
 )
-from chemprop.data import MoleculeDatapoint, ReactionDatapoint
+from chemprop.data import MoleculeDatapoint, MulticomponentDataset, ReactionDatapoint
 from chemprop.data import build_dataloader as chemprop_dataloader
+from chemprop.models import load_model
 from chemprop.nn.transforms import UnscaleTransform
 from rdkit import Chem
 from torch.utils.data import DataLoader, Dataset
@@ -32,7 +33,7 @@ from torch.utils.data import DataLoader, Dataset
 from tritonpool.chemprop.collate import build_dataloader
 from tritonpool.cli.checks import on_gpu
 from tritonpool.cli.errors import InputError
-from tritonpool.cli.features import check_points
+from tritonpool.cli.features import check_points, mismatch
 from tritonpool.cli.options import settings_from
 from tritonpool.cli.splits import check_splits
 from tritonpool.cli.tables import blaming_smiles, count_rows
@@ -256,7 +257,8 @@ def prepare(args: argparse.Namespace, train: list, val: list, test: list) -> Pre
     Raises
     ------
     InputError
-        If the training part does not fill one batch although ``--batch-norm`` needs that.
+        If the training part does not fill one batch although ``--batch-norm`` needs that, or a
+        saved model is for data with other numbers of targets, features or descriptors.
     """
     train_set, val_set, test_set = build_datasets(args, train, val, test)
     if args.batch_norm and len(train_set) < args.batch_size:
@@ -268,7 +270,11 @@ def prepare(args: argparse.Namespace, train: list, val: list, test: list) -> Pre
     if paths := model_paths(args):
         if len(paths) > 1:
             logger.warning("scaling the data as the first of the models does: %s", paths[0])
-        load_and_use_pretrained_model_scalers(paths[0], train_set, val_set)
+        try:
+            load_and_use_pretrained_model_scalers(paths[0], train_set, val_set)
+        except ValueError as error:  # scikit-learn's, where the scalers are for other numbers
+            found = _misfit(paths[0], train_set) or error
+            raise InputError(f"the model does not fit the data: {found}") from error
     else:
         input_transforms = normalize_inputs(train_set, val_set, args)
         if "regression" in args.task_type:
@@ -295,6 +301,17 @@ def prepare(args: argparse.Namespace, train: list, val: list, test: list) -> Pre
         input_transforms,
         output_transform,
     )
+
+
+def _misfit(path: Path, dataset: Dataset) -> str | None:
+    """What a saved model takes or predicts, where the data have another number of it."""
+    many = isinstance(dataset, MulticomponentDataset)
+    model = load_model(path, many)
+    bmg, V_d, X_d, targets, *_ = next(iter(chemprop_dataloader(dataset, 2, shuffle=False)))
+    predicts, given = model.predictor.n_tasks, targets.shape[1]
+    if predicts != given:
+        return f"it predicts {predicts} targets, but there are {given}"
+    return mismatch(model, bmg if many else [bmg], V_d if many else [V_d], X_d)
 
 
 def make_train_loader(args: argparse.Namespace, dataset: Dataset) -> DataLoader:
