@@ -52,6 +52,16 @@ def test_a_checkpoint_for_more_targets(refused, data, tmp_path, option):
     assert message == "the model does not fit the data: it predicts 2 targets, but there are 1"
 
 
+def test_a_checkpoint_for_targets_in_another_order(refused, data, tmp_path):
+    pd.read_csv(data).assign(z=2.0).to_csv(tmp_path / "two.csv", index=False)
+    words = (tmp_path / "two.csv", "-s", "smiles", "--target-columns")
+    assert train(words[0], tmp_path / "first", *words[1:], "y", "z") == 0
+    best = tmp_path / "first" / "model_0" / "best.pt"
+    assert refused(*words, "z", "y", "--checkpoint", best) == (
+        f"argument --target-columns: must be in the order of the model in '{best}', y z, but is z y"
+    )
+
+
 def test_a_checkpoint_for_more_descriptors(refused, data, tmp_path):
     table = pd.read_csv(data).assign(d=range(24), e=range(24))
     table.to_csv(tmp_path / "more.csv", index=False)

@@ -243,7 +243,8 @@ def _foundation_file(args: argparse.Namespace) -> str | None:
 
 
 def check_components(args: argparse.Namespace) -> None:
-    """Check that models which are loaded have an encoder for each column of the data.
+    """Check that models which are loaded have an encoder for each column of the data, and its
+    targets in their order.
 
     Raises
     ------
@@ -256,10 +257,19 @@ def check_components(args: argparse.Namespace) -> None:
     for name, path in named:
         if path is None:
             continue
-        found = saved_encoder(path).components
+        saved = saved_encoder(path)
+        found, known = saved.components, saved.predicts[-1]
         # a foundation for one column serves all
         if found != columns and not (name == "from_foundation" and found == 1):
             raise InputError(
                 f"argument {flag(name)}: the model in {str(path)!r} is for {found} columns of "
                 f"molecules or reactions, but the data has {columns}"
+            )
+        # others may be learned in their place, but the same ones in another order are mixed up
+        targets = tuple(args.target_columns)
+        mixed_up = known != targets and sorted(map(str, known)) == sorted(targets)
+        if mixed_up and name != "from_foundation":
+            raise InputError(
+                f"argument --target-columns: must be in the order of the model in {str(path)!r}, "
+                f"{' '.join(known)}, but is {' '.join(targets)}"
             )
