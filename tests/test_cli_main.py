@@ -122,6 +122,14 @@ def test_a_log_that_cannot_be_written_is_named(tmp_path, capsys):
         assert capsys.readouterr().err == f"tritonpool info: error: {line}"
 
 
+def test_a_reader_that_has_seen_enough_is_no_error_to_tell_of():
+    command = [sys.executable, "-u", "-m", "tritonpool.cli.main", "info"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        process.stdout.close()
+        assert process.stderr.read() == b""
+    assert process.returncode == 1
+
+
 @pytest.mark.parametrize(("words", "shown"), [((), "IW"), (("-q",), "W"), (("-qq",), "")])
 def test_q_leaves_warnings_and_qq_errors(words, shown, capsys, monkeypatch):
     def speak(args):
