@@ -373,17 +373,34 @@ def test_columns_that_nobody_named(refused, tmp_path, words, remedy):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        ((), "would be learned, too, as there is no --target-columns; name the targets by it"),
         (
-            ("--target-columns", "y", "d"),
-            "is in --target-columns, too, so the model would be given what it should predict",
+            ("--descriptors-columns", "d"),
+            "descriptors-columns: 'd' would be learned, too, as there is no --target-columns; name "
+            "the targets by it",
         ),
+        (
+            ("--descriptors-columns", "d", "--target-columns", "y", "d"),
+            "descriptors-columns: 'd' is in --target-columns, too, so the model would be given "
+            "what it should predict",
+        ),
+        (
+            ("--weight-column", "d", "--target-columns", "y", "d"),
+            "weight-column: 'd' is in --target-columns, too",
+        ),
+        (
+            ("--splits-column", "d", "--target-columns", "d"),
+            "splits-column: 'd' is in --target-columns, too",
+        ),
+        (
+            ("--ignore-columns", "y", "--target-columns", "y"),
+            "ignore-columns: 'y' is in --target-columns, too",
+        ),
+        (("--target-columns", "y", "y"), "target-columns: names 'y' twice"),
     ],
 )
-def test_descriptors_that_are_targets(refused, tmp_path, words, message):
+def test_columns_in_two_roles(refused, tmp_path, words, message):
     data = write_table(tmp_path / "data.csv", y=lambda row, _: row, d=lambda row, _: row % 3)
-    given = ("-s", "smiles", "--descriptors-columns", "d", *words)
-    assert refused(data, *given, code=2) == f"argument --descriptors-columns: 'd' {message}"
+    assert refused(data, "-s", "smiles", *words, code=2) == f"argument --{message}"
 
 
 @pytest.mark.parametrize(

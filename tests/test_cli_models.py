@@ -62,6 +62,22 @@ def test_a_checkpoint_for_targets_in_another_order(refused, data, tmp_path):
     )
 
 
+def test_a_checkpoint_for_another_target_keeps_its_scale(data, tmp_path, capsys):
+    assert train(data, tmp_path / "first") == 0
+    best = tmp_path / "first" / "model_0" / "best.pt"
+    (known,) = pd.read_csv(data).columns[1:]
+    pd.read_csv(data).rename(columns={known: "z"}).to_csv(tmp_path / "z.csv", index=False)
+    text = f"the model in '{best}' was trained to predict {known}, and keeps their scale for z"
+    for path, warned in ((data, False), (tmp_path / "z.csv", True)):
+        capsys.readouterr()
+        out = tmp_path / path.stem
+        assert (
+            train(path, out, "--target-columns", pd.read_csv(path).columns[1], "--checkpoint", best)
+            == 0
+        )
+        assert (text in capsys.readouterr().err) == warned
+
+
 def test_a_checkpoint_for_more_descriptors(refused, data, tmp_path):
     table = pd.read_csv(data).assign(d=range(24), e=range(24))
     table.to_csv(tmp_path / "more.csv", index=False)

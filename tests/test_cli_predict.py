@@ -439,7 +439,12 @@ def test_uncertainties_of_several_columns_and_of_dirichlet_models(tmp_path, caps
     pairs = write_pairs(tmp_path / "pairs.csv")
     columns = ("-s", "smiles", "other")
     assert train(pairs, tmp_path / "two", *columns, "--target-columns", "y") == 0
-    words = ("predict", "-i", pairs, *columns, "--model-paths", tmp_path / "two")
+    words = ("predict", "-i", pairs, "--model-paths", tmp_path / "two", "-o", tmp_path / "p.csv")
+    for order, warned in ((columns[1:], False), (columns[:0:-1], True)):
+        assert tritonpool(*words, "-s", *order) == 0
+        text = f"'{tmp_path / 'two'}' were trained with --smiles-columns smiles other, but are"
+        assert (text in capsys.readouterr().err) == warned
+    words += (*columns,)
     words += ("--uncertainty-method", "dropout", "--evaluation-methods", "spearman")
     assert tritonpool(*words) == 2
     assert "--evaluation-methods: works for one column of mol" in capsys.readouterr().err

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import logging
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -32,6 +33,8 @@ __all__ = [
     "on_gpu",
     "output_folder",
 ]
+
+logger = logging.getLogger(__name__)
 
 ATOM_OR_BOND = (
     "atom_target_columns",
@@ -258,18 +261,29 @@ def check_components(args: argparse.Namespace) -> None:
         if path is None:
             continue
         saved = saved_encoder(path)
-        found, known = saved.components, saved.predicts[-1]
+        found = saved.components
         # a foundation for one column serves all
         if found != columns and not (name == "from_foundation" and found == 1):
             raise InputError(
                 f"argument {flag(name)}: the model in {str(path)!r} is for {found} columns of "
                 f"molecules or reactions, but the data has {columns}"
             )
-        # others may be learned in their place, but the same ones in another order are mixed up
-        targets = tuple(args.target_columns)
-        mixed_up = known != targets and sorted(map(str, known)) == sorted(targets)
-        if mixed_up and name != "from_foundation":
-            raise InputError(
-                f"argument --target-columns: must be in the order of the model in {str(path)!r}, "
-                f"{' '.join(known)}, but is {' '.join(targets)}"
-            )
+        if name != "from_foundation":
+            _check_targets(path, saved.predicts[-1], tuple(args.target_columns), args.task_type)
+
+
+def _check_targets(path: Path, known: tuple, targets: tuple[str, ...], task: str) -> None:
+    """Other targets may be learned in the place of a model's own, but the same ones in another
+    order would be mixed up."""
+    if not known or known == targets or len(known) != len(targets):
+        return
+    if sorted(map(str, known)) == sorted(targets):
+        raise InputError(
+            f"argument --target-columns: must be in the order of the model in {str(path)!r}, "
+            f"{' '.join(known)}, but is {' '.join(targets)}"
+        )
+    if "regression" in task:
+        logger.warning(
+            "the model in '%s' was trained to predict %s, and keeps their scale for %s",
+            *(path, " ".join(map(str, known)), " ".join(targets)),
+        )

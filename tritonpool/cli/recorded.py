@@ -29,8 +29,8 @@ logger = logging.getLogger(__name__)
 def warn_of_differences(
     models: Iterable[Path], args: argparse.Namespace, omitted: tuple[str, ...] = ()
 ) -> None:
-    """Warn where molecules are shown to models otherwise than in their training, and where models
-    of an ensemble are missing.
+    """Warn where molecules are shown to models otherwise than in their training, or their columns
+    in another order, and where models of an ensemble are missing.
 
     Parameters
     ----------
@@ -58,6 +58,14 @@ def warn_of_differences(
                     "the models in '%s' were trained %s, but are applied %s: the results may be "
                     "wrong",
                     *(folder, _with(name, was), _with(name, now)),
+                )
+        for name in ("smiles_columns", "reaction_columns"):
+            was, now = settings.get(name.replace("_", "-"), []), getattr(args, name) or []
+            if isinstance(was, list) and was != now and sorted(was) == sorted(now):
+                logger.warning(
+                    "the models in '%s' were trained with %s %s, but are applied to them in "
+                    "another order: the results may be wrong",
+                    *(folder, flag(name), " ".join(was)),
                 )
         wanted = _number(settings, "ensemble-size") * _number(settings, "num-replicates")
         whole = any(folder.samefile(given) for given in args.model_paths)

@@ -113,15 +113,25 @@ def check_tables(args: argparse.Namespace, all_columns: bool = False) -> None:
 
 
 def _check_roles(args: argparse.Namespace, all_columns: bool) -> None:
-    """Is no column both learned and given? The errors of such a model say nothing."""
-    for name in args.descriptors_columns or []:
-        if name not in args.target_columns:
-            continue
-        if all_columns:
-            why = "would be learned, too, as there is no --target-columns; name the targets by it"
-        else:
-            why = "is in --target-columns, too, so the model would be given what it should predict"
-        raise UsageError(f"argument --descriptors-columns: {name!r} {why}")
+    """Is no column learned twice, or both learned and something else?"""
+    targets = args.target_columns
+    for name in targets:
+        if targets.count(name) > 1:
+            raise UsageError(f"argument --target-columns: names {name!r} twice")
+    both = "is in --target-columns, too"
+    if all_columns:  # without what is ignored, the weights and the parts of the split
+        given = "would be learned, too, as there is no --target-columns; name the targets by it"
+    else:
+        given = f"{both}, so the model would be given what it should predict"
+    for option, names, why in (
+        ("--descriptors-columns", args.descriptors_columns, given),
+        ("--weight-column", [args.weight_column], both),
+        ("--splits-column", [args.splits_column], both),
+        ("--ignore-columns", args.ignore_columns, both),
+    ):
+        for name in names or []:
+            if name in targets:
+                raise UsageError(f"argument {option}: {name!r} {why}")
 
 
 def check_columns(paths: Sequence[Path], args: argparse.Namespace) -> None:
