@@ -69,33 +69,30 @@ class _Launch:
 
     def access(
         self, verb: str, tagged: np.ndarray, mask: np.ndarray, size: int, program: tuple
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """Note an access of ``size`` bytes for each lane; the addresses, and the lanes that are
-        within their tensor."""
-        places, addresses = tagged >> SHIFT, tagged & ADDRESS
-        mask = mask.astype(bool)
-        inside = mask.copy()
-        for place in np.unique(places[mask]):
-            argument = self.arguments[int(place) - 1]
-            own = mask & (places == place)
-            offset = addresses.view(np.int64) - argument.first
-            wrong = own & ((offset < 0) | (offset + size > argument.bytes))
+    ) -> np.ndarray:
+        """Note an access of ``size`` bytes for each lane; the lanes that are within the tensor."""
+        inside = mask.astype(bool)
+        lanes = tagged[inside]
+        if lanes.size:
+            place = int(lanes[0] >> SHIFT)  # all lanes have their pointers from one argument
+            argument = self.arguments[place - 1]
+            offset = lanes - np.uint64(argument.first | place << int(SHIFT))  # huge if negative
+            last = argument.bytes - size
+            wrong = offset > np.uint64(last) if last >= 0 else np.ones_like(lanes, dtype=bool)
             if wrong.any():
-                at = int(offset[wrong].flat[0]) // size
+                at = int(offset[wrong].view(np.int64)[0]) // size
                 held = argument.bytes // size
                 self.faults.append(
                     f"program {program} {verb} {argument.name}[{at}], which holds {held}"
                 )
-                inside &= ~wrong
-            informed = program in self.released
-            self.accesses.append(
-                _Access(verb, argument, program, self.phase.get(program, 0), informed)
-            )
-            self.addresses.append(addresses[own & inside])
+                inside[inside] = ~wrong
+            informed, phase = program in self.released, self.phase.get(program, 0)
+            self.accesses.append(_Access(verb, argument, program, phase, informed))
+            self.addresses.append(lanes[~wrong] & ADDRESS)
         if verb == ADDS:
             self.released[program] = self.phase.get(program, 0)
             self.barrier(program)
-        return addresses, inside
+        return inside
 
     def barrier(self, program: tuple) -> None:
         self.phase[program] = self.phase.get(program, 0) + 1
@@ -116,9 +113,13 @@ class _Launch:
         address = np.concatenate(self.addresses)
         own = np.repeat(np.arange(len(self.accesses)), [a.size for a in self.addresses])
         writes = np.array([a.verb != READS for a in self.accesses])[own]
-        _, place, count = np.unique(address, return_inverse=True, return_counts=True)
-        written = np.bincount(place, writes) > 0
-        shared = np.flatnonzero((written & (count > 1))[place])
+        written = np.unique(address[writes])
+        if not written.size:
+            return
+        place = np.searchsorted(written, address).clip(max=written.size - 1)
+        among = written[place] == address  # the accesses of what is written at all
+        count = np.bincount(place[among], minlength=written.size)
+        shared = np.flatnonzero(among & (count[place] > 1))
         shared = shared[np.argsort(place[shared], kind="stable")]
         for _, group in itertools.groupby(shared, key=lambda i: place[i]):
             seen = [self.accesses[own[i]] for i in group]
@@ -165,9 +166,9 @@ def watching() -> Iterator[list[str]]:
 
     def untagged(own: Any, verb: str, pointers: Any, mask: Any) -> tuple[Any, Any]:
         size = pointers.get_element_ty().primitive_bitwidth // 8
-        addresses, inside = running[-1].access(verb, pointers.data, mask.data, size, own.grid_idx)
+        inside = running[-1].access(verb, pointers.data, mask.data, size, own.grid_idx)
         handle = interpreter.TensorHandle
-        return handle(addresses, pointers.dtype), handle(inside, mask.dtype)
+        return handle(pointers.data & ADDRESS, pointers.dtype), handle(inside, mask.dtype)
 
     def masked_load(own: Any, pointers: Any, mask: Any, *rest: Any) -> Any:
         return load(own, *untagged(own, READS, pointers, mask), *rest)
