@@ -97,12 +97,18 @@ def test_a_broken_kernel_is_loud(monkeypatch):
     assert calls == ["sparse"]
 
 
-def test_backward_keeps_the_backend_of_its_forward(monkeypatch):
-    used = []
+@pytest.fixture
+def used(monkeypatch) -> list[str]:
+    """The backends that forward and backward load, in order."""
+    names = []
     original = module.load_backend
     monkeypatch.setattr(
-        "tritonpool.autograd.load_backend", lambda name: used.append(name) or original(name)
+        "tritonpool.autograd.load_backend", lambda name: names.append(name) or original(name)
     )
+    return names
+
+
+def test_backward_keeps_the_backend_of_its_forward(used):
     sample = make_sample([3], [4], [2], K=2)
     S = sample.S.requires_grad_()
     with use_backend("reference"):
@@ -112,12 +118,7 @@ def test_backward_keeps_the_backend_of_its_forward(monkeypatch):
     assert used == ["reference", "reference"]
 
 
-def test_a_checkpoint_can_be_told_its_backend(monkeypatch):
-    used = []
-    original = module.load_backend
-    monkeypatch.setattr(
-        "tritonpool.autograd.load_backend", lambda name: used.append(name) or original(name)
-    )
+def test_a_checkpoint_can_be_told_its_backend(used):
     sample = make_sample([3], [4], [2], K=2)
     loss = checkpoint(
         lambda S: link_loss(sample.graph, S, sample.clusters),

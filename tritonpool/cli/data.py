@@ -305,13 +305,12 @@ def prepare(args: argparse.Namespace, train: list, val: list, test: list) -> Pre
 
 def _misfit(path: Path, dataset: Dataset) -> str | None:
     """What a saved model takes or predicts, where the data have another number of it."""
-    many = isinstance(dataset, MulticomponentDataset)
-    model = load_model(path, many)
+    model = load_model(path, isinstance(dataset, MulticomponentDataset))
     bmg, V_d, X_d, targets, *_ = next(iter(chemprop_dataloader(dataset, 2, shuffle=False)))
     predicts, given = model.predictor.n_tasks, targets.shape[1]
     if predicts != given:
         return f"it predicts {predicts} targets, but there are {given}"
-    return mismatch(model, bmg if many else [bmg], V_d if many else [V_d], X_d)
+    return mismatch(model, bmg, V_d, X_d)
 
 
 def make_train_loader(args: argparse.Namespace, dataset: Dataset) -> DataLoader:

@@ -115,8 +115,8 @@ def _descriptor(wrong: np.ndarray) -> str:
 
 def mismatch(
     model: MPNN | MulticomponentMPNN,
-    bmgs: Sequence[BatchMolGraph],
-    V_ds: Sequence[Tensor | None],
+    bmg: BatchMolGraph | Sequence[BatchMolGraph],
+    V_d: Tensor | None | Sequence[Tensor | None],
     X_d: Tensor | None,
     prefix: str = "",
 ) -> str | None:
@@ -127,8 +127,8 @@ def mismatch(
     ----------
     model
         The model.
-    bmgs, V_ds
-        Graphs and descriptors of atoms, for each column of molecules.
+    bmg, V_d
+        Graphs and descriptors of atoms, as a batch has them: lists for several columns.
     X_d
         Descriptors of molecules.
     prefix
@@ -138,10 +138,13 @@ def mismatch(
     def width(rows: Tensor | None) -> int:
         return 0 if rows is None else rows.shape[1]
 
-    blocks = getattr(model.message_passing, "blocks", [model.message_passing])
+    if isinstance(model, MulticomponentMPNN):
+        columns = zip(model.message_passing.blocks, bmg, V_d, strict=True)
+    else:
+        columns = [(model.message_passing, bmg, V_d)]
     modes = ("multi_hot_atom_featurizer_mode", "rxn_mode")
     pairs = []
-    for block, bmg, V_d in zip(blocks, bmgs, V_ds, strict=True):
+    for block, bmg, V_d in columns:
         for name, what, found, options in (
             ("d_v", "features of atoms", width(bmg.V), ("atom_features_path", *modes)),
             ("d_e", "features of bonds", width(bmg.E), ("bond_features_path", "rxn_mode")),
@@ -182,9 +185,8 @@ def check_fit(
         loader = check_featurizer_matches_model(loader, model)
     except argparse.ArgumentError:
         pass
-    many = isinstance(model, MulticomponentMPNN)
     bmg, V_d, X_d, *_ = next(iter(loader))
-    found = mismatch(model, bmg if many else [bmg], V_d if many else [V_d], X_d, prefix)
+    found = mismatch(model, bmg, V_d, X_d, prefix)
     if found is not None:
         option = "--cal-path" if prefix else "--test-path"
         raise InputError(

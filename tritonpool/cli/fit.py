@@ -117,8 +117,7 @@ def try_out(model: MPNN, data: Prepared) -> None:
     try:
         batch = next(iter(DataLoader(data.train, batch_size=2, collate_fn=collate)))
         bmg, V_d, X_d, targets, *rest = batch
-        many = isinstance(data.train, MulticomponentDataset)
-        found = mismatch(model, bmg if many else [bmg], V_d if many else [V_d], X_d)
+        found = mismatch(model, bmg, V_d, X_d)
         if found is not None:
             raise ValueError(found)
         with torch.no_grad(), use_backend("auto"):
