@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-__all__ = ["machine"]
+__all__ = ["commit", "machine"]
 
 
 def _processor() -> str:
@@ -34,7 +34,7 @@ def _driver() -> str | None:
     return done.stdout.split("\n")[0].strip() or None
 
 
-def _commit() -> str:
+def commit() -> str:
     """The commit, with a ``+`` if files differ from it."""
     here = Path(__file__).parent
     words = ["git", "-C", str(here), "describe", "--always", "--abbrev=12", "--dirty=+"]
@@ -58,5 +58,5 @@ def machine() -> dict[str, str | int | None]:
         "torch": torch.__version__,
         "triton": triton,
         "python": platform.python_version(),
-        "commit": _commit(),
+        "commit": commit(),
     }

@@ -48,9 +48,10 @@ def watched_kernels() -> Iterator[list[str]]:
     if os.environ["TRITON_INTERPRET"] != "1" or importlib.util.find_spec("triton") is None:
         yield []
         return
+    from interpreter import quick
     from memory_watch import watching
 
-    with watching() as names:
+    with quick(), watching() as names:
         yield names
 
 

@@ -31,12 +31,13 @@ def test_one_variant_of_every_kernel_compiles_without_spills(target, tmp_path):
         rows = list(csv.DictReader(file))
     assert len(rows) == KERNELS == len({row["kernel"] for row in rows})
     assert all(int(row["registers"]) > 0 and int(row["spills"]) == 0 for row in rows)
-    assert f"{KERNELS} builds, 0 faults" in done.stdout
+    assert f"{KERNELS} builds, {KERNELS} of them compiled now, 0 faults" in done.stdout
 
 
 BAD_TILE = """
 import dataclasses
-from benchmarks.resources import builds, compile_build, faults
+from benchmarks.builds import builds
+from benchmarks.resources import compile_build, faults
 wanted = next(b for b in builds(("sm_90",)) if b.name == "coarsen_bwd_assignment"
               and dict(b.constants)["HAS_F"] and not dict(b.constants)["WIDE"])
 few = tuple((dict(wanted.options) | {"num_warps": 1}).items())
@@ -56,7 +57,7 @@ def test_a_tile_with_too_few_threads_is_a_fault():
 
 NO_NUMBER = """
 import re
-from benchmarks.resources import builds, compiled
+from benchmarks.builds import builds, compiled
 found = [b for b in builds(("sm_90",)) if b.name.startswith("shares")]
 assert len({b.name for b in found}) == 2
 for b in found:
@@ -76,7 +77,7 @@ import dataclasses
 import sys
 from pathlib import Path
 from benchmarks.resources import Resources, changes, write
-rows = [Resources(kernel, "variant", "sm_90", 32, 0, 0) for kernel in ("pool", "lift")]
+rows = [Resources(kernel, "variant", "sm_90", 32, 0, 0, kernel) for kernel in ("pool", "lift")]
 table = Path(sys.argv[1])
 write(table, rows)
 assert changes(table, rows) == []
@@ -94,6 +95,49 @@ assert changes(table, rows) == [f"not in {table}: pool variant sm_90"]
 
 def test_the_check_sees_builds_that_come_go_or_change(tmp_path):
     done = run("-c", MISSING_BUILD, str(tmp_path / "table.csv"))
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+RECHECK = """
+import contextlib
+import csv
+import io
+import sys
+from pathlib import Path
+from benchmarks.resources import main
+
+table = Path(sys.argv[1])
+
+def compile_again(*words):
+    printed = io.StringIO()
+    with contextlib.redirect_stdout(printed):
+        code = main(["--kernel", "shares_grad", "--target", "sm_90", *words])
+    return code, printed.getvalue().strip().splitlines()
+
+def store(*rows):
+    with table.open("w", newline="") as file:
+        csv.writer(file).writerows([header, *rows, *rest])
+
+code, printed = compile_again("--write", str(table))
+n = len(printed) - 1
+assert code == 0 and n > 2 and printed[-1].startswith(f"{n} builds, {n} of them compiled"), printed
+again = ("--check", str(table), "--recheck")
+same = [f"{n} builds, 0 of them compiled now, 0 faults"]
+assert compile_again(*again, "0") == (0, same)
+with table.open(newline="") as file:
+    header, first, second, *rest = csv.reader(file)
+store([*first[:-1], "another"], second)  # as after a change of the source
+printed = compile_again(*again, "0")[1]
+assert printed[-1] == f"{n} builds, 1 of them compiled now, 0 faults", printed
+store(first, [*second[:3], "1", *second[4:]])  # a wrong number: only compiling can tell
+assert compile_again(*again, "0") == (0, same)
+code, printed = compile_again(*again, "0.999999")
+assert code == 1 and "1 registers, 0 spilled" in printed[-1], printed
+"""
+
+
+def test_a_recheck_compiles_what_the_table_does_not_know(tmp_path):
+    done = run("-c", RECHECK, str(tmp_path / "table.csv"))
     assert done.returncode == 0, done.stdout + done.stderr
 
 

@@ -15,7 +15,7 @@ tl = triton.language
 
 from memory_watch import MemoryFault  # noqa: E402
 
-from benchmarks import resources  # noqa: E402
+from benchmarks.builds import call_all  # noqa: E402
 from tritonpool import kernels  # noqa: E402
 
 
@@ -152,6 +152,6 @@ def test_every_kernel_of_the_package_is_watched(watched_kernels):
         for found in pkgutil.iter_modules(kernels.__path__)
     ]
     names = {name for module in modules for name in vars(module) if name.endswith("_kernel")}
-    resources.call_all(torch.float32, torch.float32, 16, 14, 300, True)
+    call_all(torch.float32, torch.float32, 16, 14, 300, True)
     assert set(watched_kernels) == names
     assert len(names) == 19
