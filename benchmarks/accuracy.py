@@ -9,18 +9,16 @@ from __future__ import annotations
 
 import argparse
 import itertools
-import math
 import statistics
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from scipy import stats
 
 from benchmarks import MOST_CLUSTERS
 from benchmarks.experiment import WHEN, Experiment, load, run_all, save
+from tritonpool.compare.paired import Comparison, compare, ratio
 
 __all__ = [
     "BASELINES",
@@ -160,51 +158,6 @@ MODELS = BASELINES | {
 }
 
 
-@dataclass(frozen=True)
-class Comparison:
-    """A model against the reference, over splits.
-
-    Attributes
-    ----------
-    mean, sd : float
-        of the model's test error
-    difference : float
-        mean over splits of its error minus that of the reference
-    half_width : float
-        of the 95 % interval of the difference, corrected for splits that share data
-        (Nadeau and Bengio, Machine Learning 2003, 52, 239)
-    """
-
-    mean: float
-    sd: float
-    difference: float
-    half_width: float
-
-
-def compare(errors: Sequence[float], reference: Sequence[float], test_share: float) -> Comparison:
-    """Compare the errors of a model with those of the reference on the same splits.
-
-    Parameters
-    ----------
-    errors, reference : Sequence[float]
-        one for each split, in the same order
-    test_share : float
-        size of the test part over that of the training part
-    """
-    pairs = zip(errors, reference, strict=True)
-    differences = [own - other for own, other in pairs]
-    n = len(differences)
-    if n < 2:
-        return Comparison(errors[0], math.nan, differences[0], math.nan)
-    spread = statistics.stdev(differences) * math.sqrt(1 / n + test_share)
-    return Comparison(
-        statistics.mean(errors),
-        statistics.stdev(errors),
-        statistics.mean(differences),
-        float(stats.t.ppf(0.975, n - 1)) * spread,
-    )
-
-
 def comparisons(
     rows: dict[tuple[str, int], dict], models: Sequence[str], seeds: Sequence[int], when: str
 ) -> dict[str, Comparison]:
@@ -275,10 +228,10 @@ def ratio_table(
     when: str = "last",
 ) -> str:
     """Each model's RMSE over that of each reference, as the geometric mean over the splits with its
-    interval, made from the logarithms as :func:`compare` makes it."""
+    interval."""
 
-    def logs(model: str) -> list[float]:
-        return [math.log(rows[model, seed][when]["rmse"]) for seed in seeds]
+    def errors(model: str) -> list[float]:
+        return [rows[model, seed][when]["rmse"] for seed in seeds]
 
     first = rows[models[0], seeds[0]]
     share = first["test_molecules"] / first["train_molecules"]
@@ -286,10 +239,8 @@ def ratio_table(
     def cell(model: str, reference: str) -> str:
         if model == reference:
             return ""
-        found = compare(logs(model), logs(reference), share)
-        middle, half = found.difference, found.half_width
-        low, high = math.exp(middle - half), math.exp(middle + half)
-        return f"{math.exp(middle):.2f} ({low:.2f} to {high:.2f})"
+        middle, low, high = ratio(errors(model), errors(reference), share)
+        return f"{middle:.2f} ({low:.2f} to {high:.2f})"
 
     lines = [f"| {when} epoch | {' | '.join(f'over {name}' for name in references)} |"]
     lines.append("| --- |" + " ---: |" * len(references))

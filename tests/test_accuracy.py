@@ -12,26 +12,9 @@ from chemprop.nn import BondMessagePassing, MeanAggregation, RegressionFFN
 from molecules import POLYMERS, batch_of
 from scipy import stats
 
-from benchmarks.accuracy import MODELS, compare, main, plot, ratio_table, table
+from benchmarks.accuracy import MODELS, main, plot, ratio_table, table
 from benchmarks.controls import CONTROLS
 from tritonpool.chemprop import DiffPoolBondMessagePassing, DiffPoolMPNN, GraphReadout
-
-
-def test_the_interval_is_corrected_for_splits_that_overlap():
-    errors, reference = [0.40, 0.44, 0.42, 0.41, 0.45], [0.45, 0.46, 0.47, 0.44, 0.49]
-    found = compare(errors, reference, test_share=0.125)
-    differences = torch.tensor(errors).double() - torch.tensor(reference).double()
-    assert found.mean == pytest.approx(0.424)
-    assert found.difference == pytest.approx(float(differences.mean()))
-    plain = stats.t.interval(0.95, 4, scale=float(differences.std()) / math.sqrt(5))[
-        1
-    ]  # of independent splits
-    assert found.half_width == pytest.approx(plain * math.sqrt((1 / 5 + 1 / 8) * 5))
-
-
-def test_one_split_has_no_interval():
-    found = compare([0.4], [0.5], 0.1)
-    assert found.difference == pytest.approx(-0.1) and math.isnan(found.half_width)
 
 
 def test_the_table_pairs_splits(tmp_path):

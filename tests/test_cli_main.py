@@ -18,8 +18,8 @@ def test_help_lists_the_commands_and_version_is_that_of_the_package(capsys):
     assert tritonpool("--help") == 0
     shown = capsys.readouterr().out
     assert all(f"    {name}" in shown for name in COMMANDS)
-    names = ["train", "predict", "fingerprint", "clusters", "bench", "demo-data", "demo", "info"]
-    assert list(COMMANDS) == names
+    names = ["train", "predict", "fingerprint", "clusters", "bench", "compare"]
+    assert list(COMMANDS) == [*names, "demo-data", "demo", "info"]
     assert tritonpool("--version") == 0
     assert capsys.readouterr().out == f"tritonpool {package.__version__}\n"
 

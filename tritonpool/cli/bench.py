@@ -18,12 +18,12 @@ from tqdm import tqdm
 
 from tritonpool.bench import report, timing
 from tritonpool.bench.advice import BATCH_GAIN, Row, affordable, recommend
-from tritonpool.cli.checks import check_writable, on_gpu, output_folder
+from tritonpool.cli.checks import check_new_models, check_writable, on_gpu, output_folder
 from tritonpool.cli.data import Prepared, draw, make_train_loader, prepare, read_splits
 from tritonpool.cli.errors import InputError, UsageError
 from tritonpool.cli.fit import make_model, trainer_options
 from tritonpool.cli.info import collect
-from tritonpool.cli.options import flag, from_file, given_options
+from tritonpool.cli.options import from_file, given_options
 from tritonpool.cli.quiet import only_progress
 from tritonpool.cli.ranges import fraction, non_negative, whole_number
 from tritonpool.cli.train import TrainSubcommand
@@ -33,8 +33,6 @@ __all__ = ["BenchSubcommand"]
 BATCH_SIZES = (16, 32, 64, 128, 256)
 RATIOS = (0.1, 0.25, 0.5)
 BLOCKS = 3
-# options of `train` that bring a model with them, or say what the grid says
-REFUSED = ("checkpoint", "model_frzn", "resume")
 
 
 class BenchSubcommand(TrainSubcommand):
@@ -97,9 +95,7 @@ class BenchSubcommand(TrainSubcommand):
             If an option of ``train`` is given that has no meaning here.
         """
         args = cls.parser.parse_args(words)
-        for name in REFUSED:
-            if getattr(args, name):
-                raise UsageError(f"argument {flag(name)}: not allowed here, models are new")
+        check_new_models(args)
         filed = from_file(cls.parser)
         args.given_diffpool = given_options(cls.parser, words)
         if "diffpool_ratio" in set(args.given_diffpool) - filed:
@@ -199,8 +195,8 @@ def _advice(best: Row | None, rows: Sequence[Row], args: argparse.Namespace) -> 
     return (
         f"Begin with --batch-size {best.batch_size} --diffpool-ratio {best.ratio:g}: an epoch "
         f"takes {best.epoch_seconds:.2f} s{times}. Time alone decides here: {ratio}, then the "
-        f"smallest batch within {100 * BATCH_GAIN:.0f} % of the shortest epoch. Compare test "
-        f"errors before you settle."
+        f"smallest batch within {100 * BATCH_GAIN:.0f} % of the shortest epoch; test errors are "
+        f"compared by `tritonpool compare`."
     )
 
 

@@ -26,6 +26,7 @@ from tritonpool.cli.tasks import check_task
 __all__ = [
     "check_components",
     "check_device",
+    "check_new_models",
     "check_options",
     "check_output",
     "check_writable",
@@ -182,6 +183,19 @@ def check_output(folder: Path) -> None:
             f"({earlier.relative_to(folder)}); go on with it by --resume or name another folder"
         )
     check_writable(folder)
+
+
+def check_new_models(args: argparse.Namespace) -> None:
+    """Refuse the options that bring a model with them.
+
+    Raises
+    ------
+    UsageError
+        If one is given.
+    """
+    for name in ("checkpoint", "model_frzn", "resume"):
+        if getattr(args, name):
+            raise UsageError(f"argument {flag(name)}: not allowed here, models are new")
 
 
 def check_writable(folder: Path, option: str = "--output-dir") -> None:

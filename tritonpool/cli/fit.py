@@ -8,6 +8,7 @@ import copy
 import logging
 import os
 import shutil
+import statistics
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -19,12 +20,13 @@ from chemprop.cli.train import build_model, evaluate_and_save_predictions
 from chemprop.conf import LIGHTNING_26_COMPAT_ARGS
 from chemprop.data import MulticomponentDataset
 from chemprop.models import MPNN, MulticomponentMPNN, save_model
-from chemprop.nn import MetricRegistry, PredictorRegistry
+from chemprop.nn import ChempropMetric, MetricRegistry, PredictorRegistry
 from lightning import pytorch as pl
 from lightning.pytorch.callbacks import Callback, EarlyStopping
 from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
 from lightning.pytorch.strategies import DDPStrategy
 from lightning.pytorch.utilities.exceptions import SIGTERMException
+from torch import Tensor
 from torch.utils.data import DataLoader
 
 from tritonpool.backend import use_backend
@@ -45,11 +47,26 @@ logger = logging.getLogger(__name__)
 
 @dataclass
 class Fitted:
-    """A trained model's folder, and what each of its epochs took and gave."""
+    """A trained model's folder, what each of its epochs took and gave, and each metric on the test
+    part, as a mean over targets; empty without one."""
 
     folder: Path
     seconds: list[float]
     metrics: list[dict[str, float]]
+    test: dict[str, float]
+
+
+class _Kept:
+    """A metric that remembers its values."""
+
+    def __init__(self, metric: ChempropMetric):
+        self.alias, self.values = metric.alias, []
+        self._metric = metric
+
+    def __call__(self, *args: Tensor | None) -> Tensor:
+        value = self._metric(*args)
+        self.values.append(float(value))
+        return value
 
 
 def is_finished(args: argparse.Namespace, folder: Path) -> bool:
@@ -227,7 +244,7 @@ def _fit(
         raise InputError("the training was stopped by SIGTERM; --resume goes on with it") from error
     except SystemExit as error:  # lightning's answer to Ctrl-C
         raise InputError("the training was interrupted; --resume goes on with it") from error
-    best_path = best.best_model_path
+    best_path, test = best.best_model_path, {}
     if data.test_loader is not None:
         if isinstance(trainer.strategy, DDPStrategy):
             torch.distributed.destroy_process_group()
@@ -247,15 +264,17 @@ def _fit(
         predictions = torch.concat(rows, 0).float()
         if model.predictor.n_targets > 1:
             predictions = predictions[..., 0]
+        kept_metrics = [_Kept(metric) for metric in model.metrics[:-1]]
         evaluate_and_save_predictions(
-            predictions.numpy(), data.test_loader, model.metrics[:-1], folder, args
+            predictions.numpy(), data.test_loader, kept_metrics, folder, args
         )
+        test = {metric.alias: statistics.mean(metric.values) for metric in kept_metrics}
     model = type(model).load_from_checkpoint(best_path)
     partial = folder / f"best.{os.getpid()}.part"
     save_model(partial, model, args.target_columns)
     partial.replace(folder / "best.pt")
     logger.info("Best model saved to '%s'", folder / "best.pt")
-    return Fitted(folder, history.seconds, history.metrics)
+    return Fitted(folder, history.seconds, history.metrics, test)
 
 
 def _monitors(

@@ -67,6 +67,11 @@ COMMANDS = {
         "func",
         "measure time and memory of batch sizes and ratios on one's own data",
     ),
+    "compare": Command(
+        "tritonpool.cli.compare:CompareSubcommand",
+        "func",
+        "train several settings on the same splits of one's own data, and say which is best",
+    ),
     "demo-data": Command(
         "tritonpool.cli.demo_data", "run", "write conjugated oligomers with computed gaps"
     ),

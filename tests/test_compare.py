@@ -1,0 +1,145 @@
+"""Statistics of settings that were trained on the same splits, and what is said about them."""
+
+import json
+import math
+
+import pytest
+import torch
+from scipy import stats
+
+from tritonpool.compare.paired import compare, effect, ratio
+from tritonpool.compare.report import Study, Trained, draw, findings, markdown, write
+
+REFERENCE = [0.45, 0.46, 0.47, 0.44, 0.49]
+LOWER = [0.40, 0.44, 0.42, 0.41, 0.45]
+SHARE = 0.125
+
+
+def study(*, higher_is_better: bool = False, seconds=None, **values) -> Study:
+    """Settings with these values of a metric, 80 molecules to train on and 10 to test."""
+    seconds = seconds or {}
+    rows = {
+        name.replace("_", "-"): [Trained({"m": x}, seconds.get(name, 1.0), 1000, 80, 10) for x in m]
+        for name, m in values.items()
+    }
+    return Study(rows, ("one-cluster", "rings"), "m", higher_is_better)
+
+
+def cells(line: str) -> list[str]:
+    return [cell.strip() for cell in line.strip("|").split("|")]
+
+
+def test_the_interval_is_corrected_for_splits_that_overlap():
+    found = compare(LOWER, REFERENCE, SHARE)
+    differences = torch.tensor(LOWER).double() - torch.tensor(REFERENCE).double()
+    assert found.mean == pytest.approx(0.424)
+    assert found.difference == pytest.approx(float(differences.mean()))
+    # of independent splits
+    _, plain = stats.t.interval(0.95, 4, scale=float(differences.std()) / math.sqrt(5))
+    assert found.half_width == pytest.approx(plain * math.sqrt((1 / 5 + 1 / 8) * 5))
+
+
+def test_one_split_has_no_interval():
+    found = compare([0.4], [0.5], 0.1)
+    assert found.difference == pytest.approx(-0.1) and math.isnan(found.half_width)
+
+
+def test_errors_change_by_a_share_and_scores_by_a_difference():
+    found = effect(LOWER, REFERENCE, SHARE, higher_is_better=False)
+    middle, low, high = ratio(LOWER, REFERENCE, SHARE)
+    assert (found.change, found.low, found.high) == (middle - 1, low - 1, high - 1)
+    shares = torch.tensor(LOWER).double() / torch.tensor(REFERENCE).double()
+    assert found.change == pytest.approx(float(shares.log().mean().exp()) - 1)
+    assert found.relative and found.sure and found.gain and found.better == 5
+    found = effect(LOWER, REFERENCE, SHARE, higher_is_better=True)
+    same = compare(LOWER, REFERENCE, SHARE)
+    assert (found.change, found.high - found.low) == (same.difference, 2 * same.half_width)
+    assert found.sure and not (found.relative or found.gain or found.better)
+    # an error of 0 has no logarithm
+    assert not effect([0.0, 0.1], [0.1, 0.1], SHARE, higher_is_better=False).relative
+
+
+@pytest.mark.parametrize("values", [([0.4], [0.5]), ([0.4, 0.6], [0.5, 0.5])])
+def test_what_splits_do_not_tell_apart_is_not_sure(values):
+    assert not effect(*values, SHARE, higher_is_better=False).sure
+
+
+def test_findings_compare_with_the_first_and_with_the_best_control():
+    same = [x * 1.001 for x in LOWER]
+    said = findings(study(dmpnn=REFERENCE, diffpool=LOWER, one_cluster=same, rings=REFERENCE))
+    assert said[0].startswith("diffpool: m 8.2 % lower than dmpnn, better on 5 of 5, interval -1")
+    assert not said[0].endswith("not told apart.")
+    assert said[3].startswith("diffpool: m 0.1 % lower than one-cluster, better on 5 of 5")
+    assert said[4] == "Begin with diffpool: the best."
+    worse = [x * (1.002 if i % 2 else 0.999) for i, x in enumerate(LOWER)]
+    said = findings(study(dmpnn=REFERENCE, diffpool=worse, one_cluster=LOWER))
+    assert said[2].endswith("not told apart.")
+    assert said[3].startswith("So no gain of learned clusters over one-cluster, whose clusters")
+    # a control that is better for sure is no gain either
+    said = findings(study(dmpnn=REFERENCE, diffpool=same, one_cluster=LOWER))
+    assert "m 0.1 % higher than one-cluster, better on 0 of 5" in said[2]
+    assert said[3].startswith("So no gain of learned clusters over one-cluster")
+    assert len(findings(study(one_cluster=REFERENCE, rings=LOWER))) == 2  # nothing is learned
+
+
+def test_the_quickest_of_the_best_is_recommended():
+    near = [x * (1.01 if i % 2 else 0.995) for i, x in enumerate(LOWER)]
+    seconds = {"dmpnn": 1.0, "diffpool": 3.0, "rings": 2.0}
+    found = study(dmpnn=REFERENCE, diffpool=LOWER, rings=near, seconds=seconds)
+    assert found.best() == "diffpool" and found.recommended() == "rings"
+    assert findings(found)[-1] == (
+        "Begin with rings: not told apart from the best, diffpool, and with the shortest epoch of "
+        "these."
+    )
+    # the other way round for a score; a time that is not known is no reason
+    seconds["rings"] = None
+    found = study(dmpnn=LOWER, rings=near, diffpool=REFERENCE, higher_is_better=True)
+    assert found.best() == found.recommended() == "diffpool"
+    found = study(dmpnn=REFERENCE, diffpool=LOWER, rings=near, seconds=seconds)
+    assert found.recommended() == "diffpool"
+
+
+def test_one_split_decides_nothing():
+    found = study(dmpnn=[0.5], diffpool=[0.4], seconds={"dmpnn": 1.0, "diffpool": 2.0})
+    assert findings(found)[0] == (
+        "diffpool: m 20.0 % lower than dmpnn, better on 1 of 1; one split says nothing about "
+        "others."
+    )
+    assert found.recommended() == "dmpnn"
+    assert cells(markdown(found).splitlines()[3])[2:5] == ["-20.0 %", "-", "1 of 1"]
+
+
+def test_the_table_has_a_line_for_each_setting():
+    head, _, first, second = map(
+        cells, markdown(study(dmpnn=REFERENCE, diffpool=LOWER)).splitlines()
+    )
+    assert head[:3] == ["setting", "m", "against dmpnn"]
+    assert head[3:] == ["95 % interval", "better on", "parameters", "s / epoch"]
+    assert second[:3] == ["diffpool", "0.4240 ± 0.0207", "-8.2 %"]
+    assert second[4:] == ["5 of 5", "1,000", "1.00"]
+    low, high = second[3].removesuffix(" %").split(" % to ")
+    assert float(low) < -8.2 < float(high) < 0
+    assert first[2:5] == ["", "", ""]
+
+
+def test_what_is_written_can_be_read_again(tmp_path):
+    found = study(dmpnn=[0.5], diffpool=[0.4])  # whose interval is no number
+    options = {"dmpnn": ["--diffpool-levels", "0"], "diffpool": []}
+    write(found, options, tmp_path, machine={"chip": "x"})
+
+    def refuse(name):
+        raise AssertionError(name)
+
+    record = json.loads((tmp_path / "results.json").read_text(), parse_constant=refuse)
+    assert record["machine"] == {"chip": "x"} and record["recommended"] == "dmpnn"
+    assert record["settings"]["dmpnn"]["options"] == ["--diffpool-levels", "0"]
+    assert record["settings"]["diffpool"]["against"]["low"] is None
+    lines = (tmp_path / "results.csv").read_text().splitlines()
+    assert (
+        lines[0] == "setting,split,m,parameters,seconds_per_epoch"
+        and lines[2][:13] == "diffpool,0,0."
+    )
+    assert (tmp_path / "results.md").read_text().startswith(markdown(found))
+    draw(study(dmpnn=REFERENCE, diffpool=LOWER), tmp_path / "again.png")
+    for name in ("results.png", "again.png"):
+        assert (tmp_path / name).read_bytes().startswith(b"\x89PNG")

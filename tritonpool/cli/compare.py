@@ -1,0 +1,217 @@
+"""``tritonpool compare``: which settings predict best on one's own data."""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import hashlib
+import shlex
+from collections.abc import Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from chemprop.nn import MetricRegistry
+
+from tritonpool.cli.checks import (
+    check_new_models,
+    check_writable,
+    model_with_own_pooling,
+    output_folder,
+)
+from tritonpool.cli.compared import Setting, begin, train_all
+from tritonpool.cli.data import read_splits
+from tritonpool.cli.errors import UsageError
+from tritonpool.cli.info import collect
+from tritonpool.cli.options import flag, from_file, given_options
+from tritonpool.cli.parser import Parser, logging_options
+from tritonpool.cli.quiet import only_progress
+from tritonpool.cli.train import TrainSubcommand
+from tritonpool.compare.report import Study, findings, markdown, write
+
+__all__ = ["CompareSubcommand"]
+
+REFERENCE, POOLED = "dmpnn", "diffpool"
+SETTINGS = {
+    REFERENCE: "--diffpool-levels 0",
+    POOLED: "",
+    "one-cluster": "--diffpool-max-clusters 1",
+    "rings": "--diffpool-assignment rings",
+}
+CONTROLS = ("one-cluster", "rings")  # whose clusters are not learned
+METRICS = ["rmse", "mae", "r2"]  # of regression
+SPLITS = 5
+
+# what all settings must share, or what is said elsewhere
+SHARED = (
+    *("data_path", "output_dir", "config_path", "resume", "checkpoint", "model_frzn"),
+    *("smiles_columns", "reaction_columns", "target_columns", "ignore_columns", "no_header_row"),
+    *("weight_column", "splits_column", "splits_file", "split", "split_sizes", "train_size"),
+    *("split_key_molecule", "num_replicates", "data_seed", "task_type", "metrics"),
+    *("ensemble_size", "logfile", "v", "q"),
+)
+
+
+def _own(text: str) -> tuple[str, str]:
+    """``NAME=OPTIONS``."""
+    name, equals, options = text.partition("=")
+    if not (equals and name.strip() == name and name not in ("", ".", "..") and "/" not in name):
+        raise argparse.ArgumentTypeError(
+            f"must be a name, =, and options of `tritonpool train`, such as "
+            f"'sharp=--diffpool-temperature 0.2', got {text!r}"
+        )
+    return name, options
+
+
+def _add_group(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
+    group = parser.add_argument_group(
+        "compare args",
+        "All options of `tritonpool train` hold for every setting. Each is trained on the same "
+        f"--num-replicates splits (default here: {SPLITS}). Tables, picture and models are written "
+        "to --output-dir (default: comparison); trainings that are there already are not repeated, "
+        "so more splits or settings can be added later.",
+    )
+    group.add_argument(
+        "--settings",
+        nargs="+",
+        choices=list(SETTINGS),
+        default=list(SETTINGS),
+        help=f"what to compare; the first is what others are compared with: {REFERENCE} is "
+        f"chemprop's D-MPNN, {POOLED} the model that the other options say, one-cluster and rings "
+        "are controls whose clusters are not learned (default: %(default)s)",
+    )
+    group.add_argument(
+        "--setting",
+        type=_own,
+        action="append",
+        default=[],
+        metavar="NAME=OPTIONS",
+        help="another setting and the options that make it, such as "
+        "'sharp=--diffpool-temperature 0.2'; may be given several times",
+    )
+    return parser
+
+
+class CompareSubcommand(TrainSubcommand):
+    """The options of ``train``, and the settings."""
+
+    @classmethod
+    def add_args(cls, parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
+        """Add the options of ``train`` and those of the comparison."""
+        return _add_group(super().add_args(parser))
+
+    @classmethod
+    def parse(cls, words: Sequence[str]) -> argparse.Namespace:
+        """Read the options.
+
+        Raises
+        ------
+        UsageError
+            If an option of ``train`` is given that has no meaning here.
+        """
+        args = cls.parser.parse_args(words)
+        filed = from_file(cls.parser)
+        check_new_models(args)
+        if args.ensemble_size > 1:
+            raise UsageError(
+                "argument --ensemble-size: not allowed here; more splits say more than more models "
+                "of each, see --num-replicates"
+            )
+        if args.diffpool_levels == 0:
+            raise UsageError(
+                f"argument --diffpool-levels: must be at least 1; D-MPNN is the setting {REFERENCE}"
+            )
+        names = [*args.settings, *(name for name, _ in args.setting)]
+        for name in names:
+            if names.count(name) > 1 or (name in SETTINGS and name not in args.settings):
+                raise UsageError(f"argument --setting: there is a setting {name!r} already")
+        if len(names) < 2:
+            raise UsageError("argument --settings: needs at least two settings to compare")
+        args.given_diffpool = given_options(cls.parser, words)
+        # argparse fills in a default only where the namespace has nothing yet
+        parsed = cls.parser.parse_args(words, argparse.Namespace(num_replicates=None))
+        if parsed.num_replicates is None:
+            args.num_replicates = SPLITS
+        if args.output_dir is None or "output_dir" in filed:  # the file's is that of its training
+            args.output_dir = Path("comparison")
+        if args.metrics is None and args.task_type.startswith("regression"):
+            args.metrics = list(METRICS)
+        args.words = words
+        return args
+
+    @classmethod
+    def func(cls, args: argparse.Namespace) -> Study:
+        """Train every setting on every split; print and write tables, JSON and a picture.
+
+        Returns
+        -------
+        Study
+            What was measured.
+
+        Raises
+        ------
+        UsageError
+            If an option contradicts another, the machine, or trainings that are there already.
+        InputError
+            If a file cannot be used.
+        """
+        words = args.words
+        cls.check(args)
+        if own := model_with_own_pooling(args):
+            raise UsageError(f"argument --from-foundation: not allowed here; {own} pools already")
+        if args.split_sizes[-1] == 0 and args.splits_file is None and args.splits_column is None:
+            raise UsageError("argument --split-sizes: needs a test part to compare on")
+        check_writable(args.output_dir)
+        with TemporaryDirectory(prefix="tritonpool-") as scratch, only_progress():
+            splits = read_splits(args, Path(scratch))
+            settings = [
+                _setting(name, own, words, args)
+                for name, own in [(n, SETTINGS[n]) for n in args.settings] + args.setting
+            ]
+            begin(settings, splits)
+            rows = train_all(settings, splits, _digest(args.data_path))
+        metric = next(iter(rows[settings[0].name][0].test))
+        study = Study(rows, CONTROLS, metric, MetricRegistry[metric].higher_is_better)
+        with output_folder(args.output_dir):
+            options = {setting.name: setting.words for setting in settings}
+            write(study, options, args.output_dir, machine=collect())
+        print(f"\n{markdown(study)}\n" + "\n".join(findings(study)))
+        if own := options[study.recommended()]:
+            print(f"Its options: {shlex.join(own)}")
+        print(f"Tables, JSON, picture and models are in {args.output_dir}.")
+        return study
+
+
+def _digest(paths: Sequence[Path]) -> str:
+    """A hash of the data files."""
+    found = hashlib.sha256()
+    for path in paths:
+        found.update(path.read_bytes())
+    return found.hexdigest()
+
+
+def _setting(name: str, own: str, words: Sequence[str], base: argparse.Namespace) -> Setting:
+    """The options of a setting: those for all and its own, checked as those of ``train``."""
+    try:
+        split = shlex.split(own)
+    except ValueError as error:
+        raise UsageError(f"argument --setting: {name}: {error} in {own!r}") from error
+    ours = Parser(add_help=False, allow_abbrev=False, parents=[logging_options("")])
+    _, shared = _add_group(ours).parse_known_args(words)
+    parser = TrainSubcommand.add_args(Parser(prog=f"tritonpool compare: setting {name!r}"))
+    blank = argparse.Namespace(**dict.fromkeys(SHARED))
+    try:
+        alone = parser.parse_args(split, copy.copy(blank))
+        for option in SHARED:
+            if getattr(alone, option) is not None:
+                raise UsageError(f"{flag(option)} must be the same for all settings")
+        # what the options for all say about pooling need not fit a setting without it
+        given = given_options(parser, split)
+        settled = ["--output-dir", str(base.output_dir / name)]
+        settled += ["--num-replicates", str(base.num_replicates)]
+        settled += ["--metrics", *base.metrics] if base.metrics else []
+        args = parser.parse_args([*shared, *split, *settled])
+        args.given_diffpool = given
+        TrainSubcommand.check(args)
+    except (UsageError, argparse.ArgumentError) as error:
+        raise UsageError(f"setting {name!r}: {error}") from error
+    return Setting(name, split, args, parser)
