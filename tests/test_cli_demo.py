@@ -17,10 +17,12 @@ def test_demo_writes_table_and_pictures(tmp_path, monkeypatch, capsys):
     out = tmp_path / "out"
     words = ("demo", "-n", 60, "--epochs", 3, "-o", out)
     assert tritonpool(*words) == 0
+    assert "Epoch 2/2" in capsys.readouterr().out  # so that one sees it advance
     first = pd.read_csv(out / "results.csv")
     # a second run replaces the first, and repeats it
-    assert tritonpool(*words) == 0
+    assert tritonpool(*words, "-qq") == 0
     printed = capsys.readouterr().out
+    assert "Epoch" not in printed
     table = pd.read_csv(out / "results.csv")
     assert list(table["model"]) == ["mean of the training part", demo.PLAIN, demo.POOLED]
     for column in ("test RMSE / eV", "test R2"):

@@ -12,18 +12,23 @@ __all__ = ["only_progress"]
 
 @contextmanager
 def only_progress() -> Iterator[None]:
-    """Hold back what would bury the progress bars, unless ``-v`` asks for it."""
-    loggers = [logging.getLogger(name) for name in (None, "lightning.pytorch")]
-    levels = [each.level for each in loggers]
-    if loggers[0].isEnabledFor(logging.DEBUG):
+    """Hold back what would bury the progress bars and our own warnings, unless ``-v`` asks for it.
+
+    ``-qq`` stops these two as well.
+    """
+    root, ours = logging.getLogger(), logging.getLogger("tritonpool")
+    if root.isEnabledFor(logging.DEBUG):
         yield
         return
+    others = [root, logging.getLogger("lightning.pytorch")]
+    levels = {logger: logger.level for logger in (*others, ours)}
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            for each in loggers:
-                each.setLevel(logging.ERROR)
+            ours.setLevel(max(logging.WARNING, root.level))
+            for logger in others:
+                logger.setLevel(logging.ERROR)
             yield
     finally:
-        for each, level in zip(loggers, levels, strict=True):
-            each.setLevel(level)
+        for logger, level in levels.items():
+            logger.setLevel(level)
