@@ -384,3 +384,11 @@ def test_molecules_to_train_and_to_judge_by_are_told_of(tmp_path, capsys):
     shown = capsys.readouterr().err
     assert "1 of the 2 molecules in the test part of split 0 are in its training part" in shown
     assert "in the validation part" not in shown and "the model learns" not in shown
+
+
+def test_the_data_of_several_splits_are_saved(tmp_path):
+    data, out = write_table(tmp_path / "data.csv"), tmp_path / "out"
+    assert train(data, out, "--num-replicates", 2, "--save-data-splits") == 0
+    for i in range(2):
+        parts = [pd.read_csv(out / f"replicate_{i}" / f"{p}.csv") for p in ("train", "val", "test")]
+        assert sorted(map(len, parts)) == [4, 4, 32]

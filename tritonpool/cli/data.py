@@ -70,7 +70,10 @@ class Splits:
     def write(self, output: Path) -> None:
         """Copy splits.json and what else chemprop wrote to the output folder."""
         for path in self.folder.iterdir():
-            shutil.copy(path, output)
+            if path.is_dir():  # of a replicate, made by --save-data-splits
+                shutil.copytree(path, output / path.name, dirs_exist_ok=True)
+            else:
+                shutil.copy(path, output)
 
 
 @dataclass
