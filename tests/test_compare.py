@@ -22,7 +22,11 @@ def study(*, higher_is_better: bool = False, seconds=None, **values) -> Study:
         name.replace("_", "-"): [Trained({"m": x}, seconds.get(name, 1.0), 1000, 80, 10) for x in m]
         for name, m in values.items()
     }
-    return Study(rows, ("one-cluster", "rings"), "m", higher_is_better)
+    controls, learned = (
+        tuple(name for name in rows if name in kind)
+        for kind in (("one-cluster", "rings"), ("diffpool",))
+    )
+    return Study(rows, controls, learned, "m", higher_is_better)
 
 
 def cells(line: str) -> list[str]:
@@ -82,11 +86,53 @@ def test_findings_compare_with_the_first_and_with_the_best_control():
     assert len(findings(study(one_cluster=REFERENCE, rings=LOWER))) == 2  # nothing is learned
 
 
+def test_findings_take_no_model_without_levels_for_a_pooled_one():
+    rows = {"dmpnn": REFERENCE, "one_cluster": LOWER, "wide": LOWER}
+    assert not any("learned" in line for line in findings(study(**rows)))
+    # the first setting may be the one with learned clusters, or the control
+    said = findings(study(diffpool=LOWER, one_cluster=REFERENCE))
+    assert said[1].startswith("diffpool: m 8.2 % lower than one-cluster") and len(said) == 3
+    said = findings(study(one_cluster=REFERENCE, diffpool=LOWER))
+    assert said == [said[0], "Begin with diffpool: the best."]
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf])
+@pytest.mark.parametrize("higher_is_better", [False, True])
+def test_a_metric_that_is_no_number_is_said_and_never_best(tmp_path, bad, higher_is_better):
+    for name in ("dmpnn", "diffpool"):
+        values = {"dmpnn": REFERENCE, "diffpool": REFERENCE}
+        values[name] = [*LOWER[:4], bad]
+        found = study(**values, higher_is_better=higher_is_better)
+        other = "diffpool" if name == "dmpnn" else "dmpnn"
+        assert findings(found) == [
+            f"diffpool: cannot be compared with dmpnn, because m of {name} is {bad} on split 4.",
+            f"Begin with {other}: the best.",
+        ]
+        assert cells(markdown(found).splitlines()[3])[2:4] == ["-", "-"]
+        write(found, {"dmpnn": [], "diffpool": []}, tmp_path)
+        json.loads((tmp_path / "results.json").read_text(), parse_constant=refuse)
+    found = study(dmpnn=[bad], diffpool=[bad])
+    assert found.recommended() is None
+    assert findings(found)[-1] == "No setting has a number for m on every split."
+
+
+def refuse(name):
+    """JSON has no NaN and no infinity."""
+    raise AssertionError(name)
+
+
+def test_names_are_no_formulas(tmp_path):
+    found = Study(
+        {name: [Trained({"m": 0.5}, 1.0, 9, 8, 1)] for name in ("a", "$^$")}, (), (), "m", False
+    )
+    draw(found, tmp_path / "names.png")
+
+
 def test_the_quickest_of_the_best_is_recommended():
     near = [x * (1.01 if i % 2 else 0.995) for i, x in enumerate(LOWER)]
     seconds = {"dmpnn": 1.0, "diffpool": 3.0, "rings": 2.0}
     found = study(dmpnn=REFERENCE, diffpool=LOWER, rings=near, seconds=seconds)
-    assert found.best() == "diffpool" and found.recommended() == "rings"
+    assert found.best(found.names) == "diffpool" and found.recommended() == "rings"
     assert findings(found)[-1] == (
         "Begin with rings: not told apart from the best, diffpool, and with the shortest epoch of "
         "these."
@@ -94,9 +140,12 @@ def test_the_quickest_of_the_best_is_recommended():
     # the other way round for a score; a time that is not known is no reason
     seconds["rings"] = None
     found = study(dmpnn=LOWER, rings=near, diffpool=REFERENCE, higher_is_better=True)
-    assert found.best() == found.recommended() == "diffpool"
+    assert found.best(found.names) == found.recommended() == "diffpool"
     found = study(dmpnn=REFERENCE, diffpool=LOWER, rings=near, seconds=seconds)
     assert found.recommended() == "diffpool"
+    unknown = dict.fromkeys(seconds)
+    found = study(dmpnn=near, diffpool=LOWER, seconds=unknown)
+    assert findings(found)[-1] == "Begin with diffpool: the best."
 
 
 def test_one_split_decides_nothing():
@@ -127,11 +176,8 @@ def test_what_is_written_can_be_read_again(tmp_path):
     options = {"dmpnn": ["--diffpool-levels", "0"], "diffpool": []}
     write(found, options, tmp_path, machine={"chip": "x"})
 
-    def refuse(name):
-        raise AssertionError(name)
-
     record = json.loads((tmp_path / "results.json").read_text(), parse_constant=refuse)
-    assert record["machine"] == {"chip": "x"} and record["recommended"] == "dmpnn"
+    assert record["machine"] == {"chip": "x"} and record["recommended"] == "diffpool"
     assert record["settings"]["dmpnn"]["options"] == ["--diffpool-levels", "0"]
     assert record["settings"]["diffpool"]["against"]["low"] is None
     lines = (tmp_path / "results.csv").read_text().splitlines()

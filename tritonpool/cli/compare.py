@@ -28,7 +28,7 @@ from tritonpool.cli.quiet import only_progress
 from tritonpool.cli.train import TrainSubcommand
 from tritonpool.compare.report import Study, findings, markdown, write
 
-__all__ = ["CompareSubcommand"]
+__all__ = ["CompareSubcommand", "learns"]
 
 REFERENCE, POOLED = "dmpnn", "diffpool"
 SETTINGS = {
@@ -37,7 +37,6 @@ SETTINGS = {
     "one-cluster": "--diffpool-max-clusters 1",
     "rings": "--diffpool-assignment rings",
 }
-CONTROLS = ("one-cluster", "rings")  # whose clusters are not learned
 METRICS = ["rmse", "mae", "r2"]  # of regression
 SPLITS = 5
 
@@ -170,12 +169,16 @@ class CompareSubcommand(TrainSubcommand):
             begin(settings, splits)
             rows = train_all(settings, splits, _digest(args.data_path))
         metric = next(iter(rows[settings[0].name][0].test))
-        study = Study(rows, CONTROLS, metric, MetricRegistry[metric].higher_is_better)
+        controls, learned = (
+            tuple(s.name for s in settings if s.args.diffpool_levels and learns(s.args) is kind)
+            for kind in (False, True)
+        )
+        study = Study(rows, controls, learned, metric, MetricRegistry[metric].higher_is_better)
         with output_folder(args.output_dir):
             options = {setting.name: setting.words for setting in settings}
             write(study, options, args.output_dir, machine=collect())
         print(f"\n{markdown(study)}\n" + "\n".join(findings(study)))
-        if own := options[study.recommended()]:
+        if own := options.get(study.recommended()):
             print(f"Its options: {shlex.join(own)}")
         print(f"Tables, JSON, picture and models are in {args.output_dir}.")
         return study
@@ -187,6 +190,13 @@ def _digest(paths: Sequence[Path]) -> str:
     for path in paths:
         found.update(path.read_bytes())
     return found.hexdigest()
+
+
+def learns(args: argparse.Namespace) -> bool:
+    """Does a model with levels learn clusters? Rings are given, and one cluster is no choice."""
+    most = args.diffpool_max_clusters
+    most = most if isinstance(most, list) else [most] * args.diffpool_levels
+    return any(k != 1 for k in (most[1:] if args.diffpool_assignment == "rings" else most))
 
 
 def _setting(name: str, own: str, words: Sequence[str], base: argparse.Namespace) -> Setting:

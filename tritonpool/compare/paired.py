@@ -25,6 +25,8 @@ class Comparison:
     half_width : float
         of the 95 % interval of the difference, corrected for splits that share data
         (Nadeau and Bengio, Machine Learning 2003, 52, 239); NaN for one split
+
+    All are NaN where an error is.
     """
 
     mean: float
@@ -46,6 +48,8 @@ def compare(errors: Sequence[float], reference: Sequence[float], test_share: flo
     pairs = zip(errors, reference, strict=True)
     differences = [own - other for own, other in pairs]
     n = len(differences)
+    if not all(map(math.isfinite, differences)):
+        return Comparison(*[math.nan] * 4)
     if n < 2:
         return Comparison(errors[0], math.nan, differences[0], math.nan)
     spread = statistics.stdev(differences) * math.sqrt(1 / n + test_share)

@@ -48,8 +48,8 @@ class Study:
     ----------
     rows : dict of str to list of Trained
         of each setting, in the same order of splits; the first is what others are compared with
-    controls : tuple of str
-        those of the settings whose clusters are not learned
+    controls, learned : tuple of str
+        those of the settings whose clusters are not learned, and are; the others have none
     metric : str
         what decides
     higher_is_better : bool
@@ -58,6 +58,7 @@ class Study:
 
     rows: Mapping[str, Sequence[Trained]]
     controls: tuple[str, ...]
+    learned: tuple[str, ...]
     metric: str
     higher_is_better: bool
 
@@ -76,6 +77,10 @@ class Study:
     def mean(self, name: str) -> float:
         return statistics.mean(self.values(name))
 
+    def _known(self, names: Sequence[str]) -> list[str]:
+        """Those whose metric is a number on every split, as it is not where a loss diverged."""
+        return [name for name in names if math.isfinite(self.mean(name))]
+
     def effect(self, name: str, other: str) -> Effect:
         """A setting against another."""
         first = self.rows[other][0]
@@ -91,16 +96,23 @@ class Study:
         known = [row.seconds_per_epoch for row in self.rows[name] if row.seconds_per_epoch]
         return statistics.median(known) if known else math.nan
 
-    def best(self, names: Sequence[str] | None = None) -> str:
-        """The setting with the best mean, of those named or of all."""
+    def best(self, names: Sequence[str]) -> str | None:
+        """The setting with the best mean, of those named that have one."""
         pick = max if self.higher_is_better else min
-        return pick(names or self.names, key=self.mean)
+        return pick(self._known(names), key=self.mean, default=None)
 
-    def recommended(self) -> str:
-        """The quickest of those that the splits do not tell apart from the best."""
-        best = self.best()
-        as_good = [n for n in self.names if n == best or not self.effect(best, n).sure]
-        return min(as_good, key=lambda name: (math.isnan(self.seconds(name)), self.seconds(name)))
+    def recommended(self) -> str | None:
+        """The quickest of those that the splits do not tell apart from the best, if any."""
+        if (best := self.best(self.names)) is None:
+            return None
+        known = self._known(self.names)
+        as_good = [n for n in known if n == best or not self.effect(best, n).sure]
+
+        def order(name: str) -> tuple[float, bool]:
+            time = self.seconds(name)  # one that is not known is no reason
+            return math.inf if math.isnan(time) else time, name != best
+
+        return min(as_good, key=order)
 
 
 def _amount(value: float, found: Effect) -> str:
@@ -122,12 +134,13 @@ def markdown(study: Study) -> str:
     ]
     for name in study.names:
         values, found = study.values(name), study.effect(name, first)
-        spread = f" ± {statistics.stdev(values):.4f}" if len(values) > 1 else ""
+        finite = math.isfinite(study.mean(name))
+        spread = f" ± {statistics.stdev(values):.4f}" if finite and len(values) > 1 else ""
         compared = ["", "", ""]
         if name != first:
             ends = f"{_signed(found.low, found)} to {_signed(found.high, found)}"
             compared = [
-                _signed(found.change, found),
+                "-" if math.isnan(found.change) else _signed(found.change, found),
                 "-" if math.isnan(found.low) else ends,
                 f"{found.better} of {found.splits}",
             ]
@@ -145,6 +158,13 @@ def markdown(study: Study) -> str:
 
 def _sentence(study: Study, name: str, other: str) -> str:
     """One setting against another, and whether the splits tell them apart."""
+    for each in (name, other):
+        for i, value in enumerate(study.values(each)):
+            if not math.isfinite(value):
+                return (
+                    f"{name}: cannot be compared with {other}, because {study.metric} of {each} is "
+                    f"{value} on split {i}."
+                )
     found = study.effect(name, other)
     direction = "higher" if found.change > 0 else "lower"
     text = (
@@ -162,18 +182,19 @@ def findings(study: Study) -> list[str]:
     against the best control, and what to begin with."""
     first, *others = study.names
     lines = [_sentence(study, name, first) for name in others]
-    controls = [name for name in study.names if name in study.controls]
-    learned = [name for name in others if name not in study.controls]
-    if controls and learned:
-        own, control = study.best(learned), study.best(controls)
+    own, control = study.best(study.learned), study.best(study.controls)
+    if own and control:
         found = study.effect(own, control)
-        lines.append(_sentence(study, own, control))
+        if control != first:  # which is said already
+            lines.append(_sentence(study, own, control))
         if not (found.sure and found.gain):
             lines.append(
                 f"So no gain of learned clusters over {control}, whose clusters are not learned, "
                 f"is shown here."
             )
-    best, chosen = study.best(), study.recommended()
+    best, chosen = study.best(study.names), study.recommended()
+    if chosen is None:
+        return [*lines, f"No setting has a number for {study.metric} on every split."]
     reason = "the best"
     if chosen != best:
         reason = f"not told apart from the best, {best}, and with the shortest epoch of these"
@@ -193,20 +214,23 @@ def draw(study: Study, path: Path) -> None:
     above = [found.high - found.change for found in effects]
     axes.errorbar(middle, range(len(others)), xerr=[below, above], fmt="o")
     axes.axvline(0, color="0.6", linewidth=1)
-    axes.set_yticks(range(len(others)), others)
+    axes.set_yticks(range(len(others)), others, parse_math=False)
     axes.set_ylim(len(others) - 0.5, -0.5)
     if relative:
         axes.xaxis.set_major_formatter(PercentFormatter(1))
     axes.set_xlabel(
         f"test {study.metric} against {first}, 95 % interval, {study.splits} splits "
-        f"({'higher' if study.higher_is_better else 'lower'} is better)"
+        f"({'higher' if study.higher_is_better else 'lower'} is better)",
+        parse_math=False,
     )
     save(figure, path)
 
 
-def _known(found: Effect) -> dict[str, float | bool | None]:
-    """An effect for JSON, which has no NaN."""
-    return {k: None if v != v else v for k, v in asdict(found).items()}
+def _plain(found: object) -> object:
+    """Numbers for JSON, which has no NaN and no infinity."""
+    if isinstance(found, dict):
+        return {key: _plain(value) for key, value in found.items()}
+    return None if isinstance(found, float) and not math.isfinite(found) else found
 
 
 def write(study: Study, options: Mapping[str, Sequence[str]], folder: Path, **more: object) -> None:
@@ -221,8 +245,8 @@ def write(study: Study, options: Mapping[str, Sequence[str]], folder: Path, **mo
         "settings": {
             name: {
                 "options": list(words),
-                "trainings": [asdict(row) for row in study.rows[name]],
-                "against": None if name == first else _known(study.effect(name, first)),
+                "trainings": [_plain(asdict(row)) for row in study.rows[name]],
+                "against": None if name == first else _plain(asdict(study.effect(name, first))),
             }
             for name, words in options.items()
         },
