@@ -2,16 +2,22 @@
 
 import csv
 import json
+import shutil
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
-from cli_tools import SHORT, SMALL, tritonpool, write_table
+from cli_tools import SHORT, SMALL, train, tritonpool, write_table
 
 from tritonpool.cli import compared
 from tritonpool.cli.callbacks import History
+from tritonpool.cli.compare import CompareSubcommand, learns
+from tritonpool.cli.parser import Parser, logging_options
 
 WORDS = (*SMALL, *SHORT)
+TWO = ("--settings", "dmpnn", "one-cluster")
+ONE_SPLIT = (*TWO, "--num-replicates", 1)
 
 
 def compare(data, out, *words, epochs=2) -> int:
@@ -166,6 +172,8 @@ def test_classes_are_compared_by_their_own_metric(tmp_path):
         (("--settings", "rings", "rings"), 2, "argument --setting: there is a setting 'rings'"),
         (("--setting", "rings=--depth 2"), 2, "argument --setting: there is a setting 'rings'"),
         (("--setting", "a/b=--depth 2"), 2, "argument --setting: must be a name, =, and options"),
+        (("--setting", "a|b=--depth 2"), 2, "argument --setting: must be a name, =, and options"),
+        (("--setting", "results.md="), 2, "argument --setting: must be a name, =, and options"),
         (("--setting", "deep"), 2, "argument --setting: must be a name, =, and options"),
         (("--setting", "deep=--depth '2"), 2, "argument --setting: deep: No closing quotation"),
         (("--setting", "x=--data-seed 3"), 2, "setting 'x': --data-seed must be the same for all"),
@@ -178,6 +186,16 @@ def test_classes_are_compared_by_their_own_metric(tmp_path):
             "setting 'x': argument --diffpool-gate: not allowed with --diffpool-levels 0",
         ),
         (("--split-sizes", 0.9, 0.1, 0), 2, "argument --split-sizes: needs a test part"),
+        (
+            ("--split-sizes", 0.95, 0.03, 0.02),
+            1,
+            "the test part of split 0 has 1 value(s) of 'y', but",
+        ),
+        (
+            ("--split-sizes", 0.9, 0.03, 0.07),
+            1,
+            "the validation part of split 0 has one value only",
+        ),
         (("--split", "kennard_stone"), 2, "argument --num-replicates: must be 1 with this --split"),
     ],
 )
@@ -206,4 +224,174 @@ def test_earlier_trainings_must_be_of_the_same_data_and_options(tmp_path, capsys
     assert "the data is not split as it was" in capsys.readouterr().err
     write_table(data, 40, y=lambda row, text: 2 * row)
     assert compare(data, out, *words) == 1
-    assert "result.json' is from other data; name another --output-dir" in capsys.readouterr().err
+    assert (
+        f"what is in {str(out / 'dmpnn')!r} is from other data; name another --output-dir"
+        in capsys.readouterr().err
+    )
+
+
+@pytest.mark.parametrize(
+    "splits, message",
+    [
+        ([{"train": "0-29", "val": "30-39"}], "split 0 has no test part to compare on"),
+        ([{"train": "0-29", "val": "30-34", "test": "35-39"}] * 2, "splits 0 and 1 are the same"),
+    ],
+)
+def test_splits_of_a_file_must_be_good_to_compare_on(tmp_path, capsys, splits, message):
+    data, file = write_table(tmp_path / "data.csv"), tmp_path / "splits.json"
+    file.write_text(json.dumps(splits))
+    assert compare(data, tmp_path / "out", *TWO, "--splits-file", file)
+    assert message in capsys.readouterr().err and not (tmp_path / "out").exists()
+
+
+def test_splits_may_have_the_same_test_part(tmp_path):
+    data, file = write_table(tmp_path / "data.csv"), tmp_path / "splits.json"
+    same = {"val": "30-34", "test": "35-39"}
+    file.write_text(json.dumps([{"train": "0-29", **same}, {"train": "0-14", **same}]))
+    assert compare(data, tmp_path / "out", *TWO, "--splits-file", file) == 0
+    assert results(tmp_path / "out")["splits"] == 2
+
+
+def test_the_test_part_may_be_a_file_of_its_own(tmp_path, capsys):
+    data, out = write_table(tmp_path / "data.csv"), tmp_path / "out"
+    assert compare(data, out, "-i", data, data, *ONE_SPLIT, "--split-sizes", 0.9, 0.1, 0) == 0
+    assert results(out)["settings"]["dmpnn"]["trainings"][0]["test_molecules"] == 40
+    assert "36 of the 40 molecules in the test part of split 0 are in" in capsys.readouterr().err
+
+
+def test_a_test_part_of_one_class_is_refused(tmp_path, capsys):
+    data = write_table(tmp_path / "data.csv", 60, y=lambda row, text: int(row == 0))
+    words = (*TWO, "-t", "classification")
+    assert compare(data, tmp_path / "out", *words) == 1
+    assert "has one class of 'y' only, of which roc says nothing" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_setting_may_read_the_data_its_own_way(tmp_path):
+    data, out = write_table(tmp_path / "data.csv"), tmp_path / "out"
+    own = ("--setting", "sizes=--molecule-featurizers morgan_binary --diffpool-levels 0")
+    words = ("--settings", "dmpnn", "--num-replicates", 1, *own)
+    assert compare(data, out, *words) == 0
+    found = results(out)["settings"]
+    parameters = [found[name]["trainings"][0]["parameters"] for name in ("dmpnn", "sizes")]
+    assert parameters[1] - parameters[0] == 16 * 2048  # the bits, into the predictor
+    splits = {(out / name / "splits.json").read_text() for name in found}
+    assert len(splits) == 1
+    # neither has clusters that are learned
+    assert not any("learned" in line for line in results(out)["findings"])
+
+
+@pytest.mark.parametrize(
+    "words, learned",
+    [
+        ("", True),
+        ("--diffpool-max-clusters 1", False),
+        ("--diffpool-assignment rings", False),
+        ("--diffpool-assignment rings --diffpool-levels 2", True),
+        ("--diffpool-assignment rings --diffpool-levels 2 --diffpool-max-clusters 8 1", False),
+        ("--diffpool-levels 2 --diffpool-max-clusters 8 1", True),
+    ],
+)
+def test_a_control_is_known_by_its_options(words, learned):
+    parser = CompareSubcommand.add_args(Parser())
+    args = parser.parse_args(["-i", "data.csv", *words.split()])
+    if args.diffpool_max_clusters and len(args.diffpool_max_clusters) == 1:
+        (args.diffpool_max_clusters,) = args.diffpool_max_clusters
+    assert learns(args) is learned
+
+
+def test_a_training_that_is_no_comparison_is_left_alone(tmp_path, capsys):
+    data, out = write_table(tmp_path / "data.csv"), tmp_path / "out"
+    words = ("--diffpool-levels", 0, "--num-replicates", 2, "--metrics", "rmse", "mae", "r2")
+    assert train(data, out / "dmpnn", *words) == 0
+    best = out / "dmpnn" / "replicate_0" / "model_0" / "best.pt"
+    before = best.stat().st_mtime_ns
+    capsys.readouterr()
+    assert compare(data, out, *TWO, "--num-replicates", 2) == 2
+    assert "last.ckpt' is not of a comparison; name another folder" in capsys.readouterr().err
+    assert best.stat().st_mtime_ns == before and not (out / "one-cluster").exists()
+
+
+def test_files_beside_the_data_are_compared_too(tmp_path, capsys, monkeypatch):
+    data, out = write_table(tmp_path / "data.csv"), tmp_path / "out"
+    numbers = np.random.default_rng(0).random((40, 2))
+    np.savez(tmp_path / "one.npz", numbers)
+    monkeypatch.chdir(tmp_path)
+    assert compare(data, out, *ONE_SPLIT, "--descriptors-path", "one.npz") == 0
+    shutil.copy("one.npz", "moved.npz")
+    assert compare(data, out, *ONE_SPLIT, "--descriptors-path", "moved.npz") == 0
+    assert "2 of 2: one-cluster, split 0: rmse " in (printed := capsys.readouterr().out)
+    assert printed.count("(from an earlier call)") == 2
+    np.savez("one.npz", 2 * numbers)
+    assert compare(data, out, *ONE_SPLIT, "--descriptors-path", "one.npz") == 1
+    assert "dmpnn' is from other data; name another --output-dir" in capsys.readouterr().err
+
+
+def test_fewer_splits_leave_the_record_of_all(tmp_path, capsys):
+    data, out = write_table(tmp_path / "data.csv"), tmp_path / "out"
+    assert compare(data, out, *TWO, "--num-replicates", 2) == 0
+    files = [out / "dmpnn" / name for name in ("splits.json", "config.toml")]
+    before = [file.read_text() for file in files]
+    assert compare(data, out, *ONE_SPLIT) == 0
+    assert results(out)["splits"] == 1 and [file.read_text() for file in files] == before
+    # a result that was cut off is named before anything is trained
+    (out / "one-cluster" / "replicate_0" / "result.json").unlink()
+    result = out / "one-cluster" / "replicate_1" / "result.json"
+    result.write_text(result.read_text()[:20])
+    capsys.readouterr()
+    assert compare(data, out, *TWO, "--num-replicates", 2) == 1
+    captured = capsys.readouterr()
+    assert "result.json' cannot be read; without it that model is trained again" in captured.err
+    assert "split 0" not in captured.out
+
+
+@pytest.mark.parametrize(
+    "error, message",
+    [
+        (SystemExit(1), "the training was interrupted; the same command goes on with it"),
+        (ValueError("too hot"), "setting 'dmpnn', split 0: ValueError: too hot"),
+    ],
+)
+def test_a_training_that_fails_says_what_can_be_done(tmp_path, capsys, monkeypatch, error, message):
+    def fail(history, trainer, module):
+        raise error
+
+    monkeypatch.setattr(History, "on_train_epoch_start", fail)
+    data = write_table(tmp_path / "data.csv")
+    assert compare(data, tmp_path / "out", *ONE_SPLIT) == 1
+    assert message in capsys.readouterr().err
+
+
+def test_splits_are_saved_as_train_saves_them(tmp_path):
+    data, out = write_table(tmp_path / "data.csv"), tmp_path / "out"
+    words = ("--num-replicates", 2, "--save-smiles-splits", "--save-data-splits")
+    assert compare(data, out, *TWO, *words) == 0
+    assert train(data, tmp_path / "train", *words) == 0
+    for i in range(2):
+        folders = [root / f"replicate_{i}" for root in (out / "dmpnn", tmp_path / "train")]
+        saved = [{f.name: f.read_text() for f in folder.glob("*.csv")} for folder in folders]
+        assert saved[0] == saved[1] and len(saved[0]) == 6
+
+
+def parsed(*words):
+    parser = Parser(parents=[logging_options("")])
+    CompareSubcommand.add_args(parser)
+    CompareSubcommand.parser = parser
+    return CompareSubcommand.parse([str(word) for word in words])
+
+
+def test_a_file_of_a_training_says_nothing_about_splits(tmp_path, capsys):
+    config = tmp_path / "config.toml"
+    for text, splits in [("num-replicates = 1", 5), ("num-replicates = 3", 3)]:
+        config.write_text(text + "\n")
+        assert parsed("-i", "data.csv", "--config-path", config).num_replicates == splits
+    config.write_text("settings = [dmpnn, rings]\n")
+    data = write_table(tmp_path / "data.csv")
+    assert compare(data, tmp_path / "out", "--config-path", config) == 2
+    assert "argument --config-path: cannot hold --settings and" in capsys.readouterr().err
+
+
+def test_options_may_be_shortened(tmp_path):
+    data, log = write_table(tmp_path / "data.csv"), tmp_path / "log.txt"
+    assert compare(data, tmp_path / "out", *ONE_SPLIT, "--logf", log) == 0
+    assert log.exists()

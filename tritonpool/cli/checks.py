@@ -30,6 +30,7 @@ __all__ = [
     "check_options",
     "check_output",
     "check_writable",
+    "earlier_training",
     "model_with_own_pooling",
     "on_gpu",
     "output_folder",
@@ -164,6 +165,13 @@ def on_gpu(args: argparse.Namespace) -> bool:
     return args.accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available()
 
 
+def earlier_training(folder: Path) -> Path | None:
+    """A file of a training that a folder holds already."""
+    # where a training writes its models; others may lie deeper in the folder
+    models = [model for place in MODELS for model in folder.glob(place)]
+    return next((file for model in models for name in WRITTEN for file in model.glob(name)), None)
+
+
 def check_output(folder: Path) -> None:
     """Check that a new training can be written to a folder, without making it.
 
@@ -174,10 +182,7 @@ def check_output(folder: Path) -> None:
     InputError
         If it cannot be made or written.
     """
-    # where a training writes its models; others may lie deeper in the folder
-    models = [model for place in MODELS for model in folder.glob(place)]
-    files = (file for model in models for name in WRITTEN for file in model.glob(name))
-    if (earlier := next(files, None)) is not None:
+    if (earlier := earlier_training(folder)) is not None:
         raise UsageError(
             f"argument --output-dir: {str(folder)!r} already holds a training "
             f"({earlier.relative_to(folder)}); go on with it by --resume or name another folder"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import copy
-import hashlib
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,7 +17,7 @@ from tritonpool.cli.checks import (
     model_with_own_pooling,
     output_folder,
 )
-from tritonpool.cli.compared import Setting, begin, train_all
+from tritonpool.cli.compared import Setting, begin, read_for_each, train_all
 from tritonpool.cli.data import read_splits
 from tritonpool.cli.errors import UsageError
 from tritonpool.cli.info import collect
@@ -53,7 +52,9 @@ SHARED = (
 def _own(text: str) -> tuple[str, str]:
     """``NAME=OPTIONS``."""
     name, equals, options = text.partition("=")
-    if not (equals and name.strip() == name and name not in ("", ".", "..") and "/" not in name):
+    folder = name.isprintable() and name.strip() == name and not set(name) & set("/\\|")
+    # beside the folder are results.md and its like
+    if not (equals and folder and name.strip(".") and not name.startswith("results.")):
         raise argparse.ArgumentTypeError(
             f"must be a name, =, and options of `tritonpool train`, such as "
             f"'sharp=--diffpool-temperature 0.2', got {text!r}"
@@ -76,7 +77,7 @@ def _add_group(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
         default=list(SETTINGS),
         help=f"what to compare; the first is what others are compared with: {REFERENCE} is "
         f"chemprop's D-MPNN, {POOLED} the model that the other options say, one-cluster and rings "
-        "are controls whose clusters are not learned (default: %(default)s)",
+        f"are controls whose clusters are not learned (default: {' '.join(SETTINGS)})",
     )
     group.add_argument(
         "--setting",
@@ -109,6 +110,11 @@ class CompareSubcommand(TrainSubcommand):
         """
         args = cls.parser.parse_args(words)
         filed = from_file(cls.parser)
+        if filed & {"settings", "setting"}:
+            raise UsageError(
+                "argument --config-path: cannot hold --settings and --setting, which belong on the "
+                "command line"
+            )
         check_new_models(args)
         if args.ensemble_size > 1:
             raise UsageError(
@@ -128,7 +134,10 @@ class CompareSubcommand(TrainSubcommand):
         args.given_diffpool = given_options(cls.parser, words)
         # argparse fills in a default only where the namespace has nothing yet
         parsed = cls.parser.parse_args(words, argparse.Namespace(num_replicates=None))
-        if parsed.num_replicates is None:
+        # a training's file says 1, its default
+        if parsed.num_replicates is None or (
+            "num_replicates" in filed and args.num_replicates == 1
+        ):
             args.num_replicates = SPLITS
         if args.output_dir is None or "output_dir" in filed:  # the file's is that of its training
             args.output_dir = Path("comparison")
@@ -157,17 +166,20 @@ class CompareSubcommand(TrainSubcommand):
         cls.check(args)
         if own := model_with_own_pooling(args):
             raise UsageError(f"argument --from-foundation: not allowed here; {own} pools already")
-        if args.split_sizes[-1] == 0 and args.splits_file is None and args.splits_column is None:
+        drawn = args.splits_file is None and args.splits_column is None
+        if drawn and len(args.data_path) == 1 and args.split_sizes[-1] == 0:
             raise UsageError("argument --split-sizes: needs a test part to compare on")
         check_writable(args.output_dir)
-        with TemporaryDirectory(prefix="tritonpool-") as scratch, only_progress():
-            splits = read_splits(args, Path(scratch))
-            settings = [
-                _setting(name, own, words, args)
-                for name, own in [(n, SETTINGS[n]) for n in args.settings] + args.setting
-            ]
-            begin(settings, splits)
-            rows = train_all(settings, splits, _digest(args.data_path))
+        with TemporaryDirectory(prefix="tritonpool-") as scratch:
+            splits = read_splits(args, Path(scratch))  # which warns of molecules in two parts
+            with only_progress():
+                settings = [
+                    _setting(name, own, words, args)
+                    for name, own in [(n, SETTINGS[n]) for n in args.settings] + args.setting
+                ]
+                read_for_each(settings, args, splits)
+                begin(settings)
+                rows = train_all(settings)
         metric = next(iter(rows[settings[0].name][0].test))
         controls, learned = (
             tuple(s.name for s in settings if s.args.diffpool_levels and learns(s.args) is kind)
@@ -184,14 +196,6 @@ class CompareSubcommand(TrainSubcommand):
         return study
 
 
-def _digest(paths: Sequence[Path]) -> str:
-    """A hash of the data files."""
-    found = hashlib.sha256()
-    for path in paths:
-        found.update(path.read_bytes())
-    return found.hexdigest()
-
-
 def learns(args: argparse.Namespace) -> bool:
     """Does a model with levels learn clusters? Rings are given, and one cluster is no choice."""
     most = args.diffpool_max_clusters
@@ -205,7 +209,7 @@ def _setting(name: str, own: str, words: Sequence[str], base: argparse.Namespace
         split = shlex.split(own)
     except ValueError as error:
         raise UsageError(f"argument --setting: {name}: {error} in {own!r}") from error
-    ours = Parser(add_help=False, allow_abbrev=False, parents=[logging_options("")])
+    ours = Parser(add_help=False, parents=[logging_options("")])
     _, shared = _add_group(ours).parse_known_args(words)
     parser = TrainSubcommand.add_args(Parser(prog=f"tritonpool compare: setting {name!r}"))
     blank = argparse.Namespace(**dict.fromkeys(SHARED))

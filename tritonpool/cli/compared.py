@@ -4,24 +4,43 @@ from __future__ import annotations
 
 import argparse
 import copy
+import hashlib
 import json
 import statistics
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
-from chemprop.cli.train import save_config
+from chemprop.cli.train import save_config, save_smiles_splits
 
-from tritonpool.cli.checks import output_folder
-from tritonpool.cli.data import Splits, prepare
-from tritonpool.cli.errors import InputError, UsageError
+from tritonpool.cli.checks import earlier_training, output_folder
+from tritonpool.cli.data import Splits, prepare, read_splits
+from tritonpool.cli.errors import InputError, Interrupted, UsageError
 from tritonpool.cli.fit import fit_replicate, make_model, try_out
 from tritonpool.cli.parser import Parser, read_config
+from tritonpool.cli.splits import check_parts
 from tritonpool.cli.train import FREE
 from tritonpool.compare.report import Trained
 
-__all__ = ["Setting", "begin", "train_all"]
+__all__ = ["Setting", "begin", "read_for_each", "train_all"]
+
+MARK = "comparison.json"  # in the folder of a setting
+
+# more files that a model takes something from, which a setting may have of its own
+FILES = (
+    *("descriptors_path", "atom_features_path", "bond_features_path", "atom_descriptors_path"),
+    "from_foundation",
+)
+# files whose content is compared with that of an earlier call, so that they may have moved
+COMPARED = ("splits_file", "descriptors_path")
+# options by which the data is read, but for those that all settings share
+READING = (
+    *FILES[:-1],
+    *("descriptors_columns", "molecule_featurizers", "keep_h", "add_h", "ignore_stereo"),
+    *("reorder_atoms", "use_cuikmolmaker_featurization", "class_balance"),
+)
 
 
 @dataclass
@@ -37,6 +56,10 @@ class Setting:
         those, with the options for all settings, checked
     parser : Parser
         which read them, and remembers them for config.toml
+    splits : Splits
+        the data, as its options say that it is read
+    data : str
+        a hash of the files that it is from
     parameters : int
         of the model, once it was made
     """
@@ -45,32 +68,90 @@ class Setting:
     words: list[str]
     args: argparse.Namespace
     parser: Parser
+    splits: Splits | None = None
+    data: str = ""
     parameters: int = 0
 
     def folder(self, split: int) -> Path:
         return self.args.output_dir / f"replicate_{split}"
 
 
-def begin(settings: Sequence[Setting], splits: Splits) -> None:
-    """Try every model, compare its options with those of an earlier call, and write them."""
+def read_for_each(settings: Sequence[Setting], base: argparse.Namespace, splits: Splits) -> None:
+    """Give every setting its data: those that were read, or the same rows read its own way."""
+    known = {_reading(base): splits}
+    record = splits.folder / "splits.json"
+    for setting in settings:
+        way = _reading(setting.args)
+        if way not in known:
+            same = record if record.is_file() else None
+            with TemporaryDirectory(prefix="tritonpool-") as scratch:  # which holds nothing new
+                known[way] = read_splits(copy.copy(setting.args), Path(scratch), same)
+        setting.splits = replace(known[way], folder=splits.folder)
+
+
+def _reading(args: argparse.Namespace) -> str:
+    """What options say about how the data is read."""
+    bounded = "bounded" in (args.loss_function or "")
+    return str([bounded, *(getattr(args, name) for name in READING)])
+
+
+def begin(settings: Sequence[Setting]) -> None:
+    """Check the splits and try every model, compare data and options with those of an earlier call,
+    and write them."""
+    splits = settings[0].splits
     record = splits.folder / "splits.json"
     found = json.loads(record.read_text()) if record.is_file() else None
-    if found is not None and len({json.dumps(split["test"]) for split in found}) < len(found):
-        raise UsageError(
-            "argument --num-replicates: must be 1 with this --split, which makes the same split "
-            "each time"
-        )
+    if found is not None:
+        _check_different(found, settings[0].args)
     for setting in settings:
         args = copy.deepcopy(setting.args)  # building a model changes some options
-        first = prepare(args, *next(iter(splits)))
+        first = prepare(args, *next(iter(setting.splits)))
         model = make_model(args, first, 0)
         setting.parameters = sum(p.numel() for p in model.parameters())
+        check_parts(splits, [metric.alias for metric in model.metrics[:-1]], args.target_columns)
         try_out(model, first)
+        setting.data = _digest(setting.args)
         _compare_with_earlier(setting, splits.folder, found)
     for setting in settings:
-        with output_folder(setting.args.output_dir):
-            splits.write(setting.args.output_dir)
-            _write_config(setting, setting.args.output_dir)
+        folder = setting.args.output_dir
+        with output_folder(folder):
+            _write(folder / MARK, {"data": setting.data})
+            if len(_earlier_splits(folder) or []) <= len(splits.test):
+                splits.write(folder)
+                _write_config(setting, folder)
+
+
+def _check_different(splits: list, args: argparse.Namespace) -> None:
+    """Is no split there twice?"""
+    # --train-size draws anew where the split is the same
+    parts = ("train", "val", "test") if args.splits_file else ("val", "test")
+    texts = [json.dumps([split.get(part) for part in parts]) for split in splits]
+    for i, text in enumerate(texts):
+        if (first := texts.index(text)) < i:
+            raise UsageError(
+                f"argument --splits-file: splits {first} and {i} are the same"
+                if args.splits_file
+                else "argument --num-replicates: must be 1 with this --split, which makes the same "
+                "split each time"
+            )
+
+
+def _digest(args: argparse.Namespace) -> str:
+    """A hash of the data files, and of the files that a model takes more from."""
+    given = [getattr(args, name) for name in FILES]
+    more = [
+        path for value in given for path in (value.values() if isinstance(value, dict) else [value])
+    ]
+    found = hashlib.sha256()
+    for path in [*args.data_path, *more]:
+        if path is not None and Path(path).is_file():  # a foundation may be a name
+            found.update(Path(path).read_bytes())
+    return found.hexdigest()
+
+
+def _earlier_splits(folder: Path) -> list | None:
+    record = folder / "splits.json"
+    return json.loads(record.read_text()) if record.is_file() else None
 
 
 def _write_config(setting: Setting, folder: Path) -> Path:
@@ -84,6 +165,12 @@ def _write_config(setting: Setting, folder: Path) -> Path:
 def _compare_with_earlier(setting: Setting, scratch: Path, splits: list | None) -> None:
     """Are options and splits those of what is in the folder of the setting?"""
     folder = setting.args.output_dir
+    mark = folder / MARK
+    if not mark.is_file() and (model := earlier_training(folder)) is not None:
+        raise UsageError(
+            f"argument --output-dir: {str(model)!r} is not of a comparison; name another folder, "
+            f"or give the setting another name"
+        )
     new, old = _write_config(setting, scratch), folder / "config.toml"
     if old.is_file() and (changed := _changed(old, new)):
         raise UsageError(
@@ -91,18 +178,23 @@ def _compare_with_earlier(setting: Setting, scratch: Path, splits: list | None) 
             f"name"
         )
     new.unlink()
-    record = folder / "splits.json"
-    if splits is not None and record.is_file():
-        earlier = json.loads(record.read_text())
+    earlier = _earlier_splits(folder)
+    if splits is not None and earlier is not None:
         both = min(len(earlier), len(splits))
         if earlier[:both] != splits[:both]:
             raise InputError(f"the data is not split as it was for what is in {str(folder)!r}")
+    if mark.is_file() and json.loads(mark.read_text())["data"] != setting.data:
+        raise InputError(
+            f"what is in {str(folder)!r} is from other data; name another --output-dir"
+        )
+    for path in sorted(folder.glob("replicate_*/result.json")):
+        _read(path)  # before time is spent on others
 
 
 def _changed(old: Path, new: Path) -> str | None:
     """The first option that is not what it was, and both values."""
     was, now = read_config(old), read_config(new)
-    free = {name.replace("_", "-") for name in (*FREE, "num_replicates")}
+    free = {name.replace("_", "-") for name in (*FREE, "num_replicates", *COMPARED)}
     for name in sorted((was.keys() | now.keys()) - free):
         if was.get(name) != now.get(name):
             return (
@@ -112,20 +204,18 @@ def _changed(old: Path, new: Path) -> str | None:
     return None
 
 
-def train_all(settings: Sequence[Setting], splits: Splits, data: str) -> dict[str, list[Trained]]:
+def train_all(settings: Sequence[Setting]) -> dict[str, list[Trained]]:
     """Train what is not there yet, split by split, so that early splits can be compared soon."""
     rows: dict[str, list[Trained]] = {setting.name: [] for setting in settings}
-    parts = list(splits)
-    total, spent, done = len(parts) * len(settings), 0.0, 0
-    waiting = sum(
-        not (s.folder(i) / "result.json").is_file() for i in range(len(parts)) for s in settings
-    )
-    for i, part in enumerate(parts):
+    splits = range(len(settings[0].splits.test))
+    total, spent, done = len(splits) * len(settings), 0.0, 0
+    waiting = sum(not (s.folder(i) / "result.json").is_file() for i in splits for s in settings)
+    for i in splits:
         for setting in settings:
             path = setting.folder(i) / "result.json"
             start = time.perf_counter()
             new = not path.is_file()
-            row = _train_one(setting, i, part, data) if new else _read(path, data)
+            row = _train_one(setting, i) if new else _read(path)
             rows[setting.name].append(row)
             if new:
                 spent += time.perf_counter() - start
@@ -142,23 +232,36 @@ def train_all(settings: Sequence[Setting], splits: Splits, data: str) -> dict[st
     return rows
 
 
-def _read(path: Path, data: str) -> Trained:
-    found = json.loads(path.read_text())
-    if found.pop("data") != data:
-        raise InputError(f"{str(path)!r} is from other data; name another --output-dir")
-    return Trained(**found)
+def _read(path: Path) -> Trained:
+    try:
+        return Trained(**json.loads(path.read_text()))
+    except (ValueError, TypeError) as error:
+        raise InputError(
+            f"{str(path)!r} cannot be read; without it that model is trained again"
+        ) from error
 
 
-def _train_one(setting: Setting, split: int, part: tuple, data: str) -> Trained:
+def _train_one(setting: Setting, split: int) -> Trained:
     """Train one model, or go on with it, and record what it gave."""
     folder = setting.folder(split)
     model = folder / "model_0" / "best.pt"
     model.unlink(missing_ok=True)  # of a call that ended before its result was written
     args = copy.deepcopy(setting.args)
     args.resume = True  # from the checkpoints, if there are any
-    prepared = prepare(args, *part)
+    prepared = prepare(args, *list(setting.splits)[split])
     folder.mkdir(exist_ok=True, parents=True)
-    (fitted,) = fit_replicate(args, prepared, folder)
+    if args.save_smiles_splits:
+        save_smiles_splits(args, folder, prepared.train, prepared.val, prepared.test)
+    try:
+        (fitted,) = fit_replicate(args, prepared, folder)
+    except Interrupted as error:
+        raise InputError(f"{error.how}; the same command goes on with it") from error
+    except InputError:
+        raise
+    except Exception as error:
+        raise InputError(
+            f"setting {setting.name!r}, split {split}: {type(error).__name__}: {error}"
+        ) from error
     row = Trained(
         test=fitted.test,
         seconds_per_epoch=statistics.median(fitted.seconds) if fitted.seconds else None,
@@ -166,7 +269,12 @@ def _train_one(setting: Setting, split: int, part: tuple, data: str) -> Trained:
         train_molecules=len(prepared.train),
         test_molecules=len(prepared.test),
     )
-    partial = folder / "result.part"
-    partial.write_text(json.dumps({**asdict(row), "data": data}, indent=2) + "\n")
-    partial.replace(folder / "result.json")
+    _write(folder / "result.json", asdict(row))
     return row
+
+
+def _write(path: Path, record: dict) -> None:
+    """Write JSON, whole or not at all."""
+    partial = path.with_suffix(".part")
+    partial.write_text(json.dumps(record, indent=2) + "\n")
+    partial.replace(path)

@@ -35,7 +35,7 @@ from tritonpool.chemprop.convert import to_diffpool
 from tritonpool.chemprop.message_passing import DiffPoolMixin
 from tritonpool.cli.callbacks import Checkpoints, Generators, History, SameData
 from tritonpool.cli.data import Prepared, model_paths
-from tritonpool.cli.errors import InputError
+from tritonpool.cli.errors import InputError, Interrupted
 from tritonpool.cli.features import mismatch
 from tritonpool.cli.options import settings_from
 from tritonpool.cli.saved import saved_encoder
@@ -241,9 +241,9 @@ def _fit(
                 **LIGHTNING_26_COMPAT_ARGS,
             )
     except SIGTERMException as error:  # lightning would exit with code 0
-        raise InputError("the training was stopped by SIGTERM; --resume goes on with it") from error
+        raise Interrupted("the training was stopped by SIGTERM") from error
     except SystemExit as error:  # lightning's answer to Ctrl-C
-        raise InputError("the training was interrupted; --resume goes on with it") from error
+        raise Interrupted("the training was interrupted") from error
     best_path, test = best.best_model_path, {}
     if data.test_loader is not None:
         if isinstance(trainer.strategy, DDPStrategy):

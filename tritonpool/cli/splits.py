@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+from collections.abc import Iterable, Sequence
 from itertools import combinations
 from pathlib import Path
 
@@ -11,9 +12,10 @@ from chemprop.cli.utils import parse_indices
 
 from tritonpool.cli.errors import InputError
 
-__all__ = ["PARTS", "check_splits"]
+__all__ = ["PARTS", "check_parts", "check_splits"]
 
 PARTS = ("train", "val", "test")
+OF_BOTH_CLASSES = ("roc", "prc")  # metrics
 
 logger = logging.getLogger(__name__)
 
@@ -68,3 +70,47 @@ def check_splits(path: Path, rows: int) -> None:
                     "%s have %d rows in both %r and %r of split %d, the first is %d",
                     *(name, len(both), one, other, i, min(both)),
                 )
+
+
+def check_parts(splits: Iterable[tuple], metrics: Sequence[str], targets: Sequence[str]) -> None:
+    """Check that metrics have a value on every test part, and do not fail on a validation part.
+
+    Parameters
+    ----------
+    splits
+        Data points of the parts of each split, a list for each component.
+    metrics
+        What is computed; the first is what decides.
+    targets
+        Names of the targets.
+
+    Raises
+    ------
+    InputError
+        If one has not.
+    """
+    least = 2 if "r2" in metrics else 1
+    more = "see --split-sizes, --splits-file or --splits-column, and --metrics"
+    for i, (_, val, test) in enumerate(splits):
+        if not test[0]:
+            raise InputError(f"split {i} has no test part to compare on; {more}")
+        known = [
+            [y for y in column if y == y] for column in zip(*(p.y for p in test[0]), strict=True)
+        ]
+        for target, values in zip(targets, known, strict=True):
+            if len(values) < least:
+                raise InputError(
+                    f"the test part of split {i} has {len(values)} value(s) of {target!r}, but "
+                    f"{'r2' if least == 2 else metrics[0]} needs at least {least}; {more}"
+                )
+            if metrics[0] in OF_BOTH_CLASSES and len(set(values)) == 1:
+                raise InputError(
+                    f"the test part of split {i} has one class of {target!r} only, of which "
+                    f"{metrics[0]} says nothing; {more}"
+                )
+        count = sum(y == y for point in val[0] for y in point.y)
+        if 0 < count < least:
+            raise InputError(
+                f"the validation part of split {i} has one value only, but r2 needs at least 2; "
+                f"{more}"
+            )
