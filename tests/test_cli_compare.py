@@ -196,7 +196,7 @@ def test_classes_are_compared_by_their_own_metric(tmp_path):
             1,
             "the validation part of split 0 has one value only",
         ),
-        (("--split", "kennard_stone"), 2, "argument --num-replicates: must be 1 with this --split"),
+        (("--split", "kennard_stone"), 2, "splits 0 and 1 are the same with this --split"),
     ],
 )
 def test_bad_options_are_named(tmp_path, capsys, words, code, message):

@@ -131,8 +131,8 @@ def _check_different(splits: list, args: argparse.Namespace) -> None:
             raise UsageError(
                 f"argument --splits-file: splits {first} and {i} are the same"
                 if args.splits_file
-                else "argument --num-replicates: must be 1 with this --split, which makes the same "
-                "split each time"
+                else f"argument --num-replicates: splits {first} and {i} are the same with this "
+                "--split; give fewer, or another --split"
             )
 
 
