@@ -4,37 +4,33 @@ from __future__ import annotations
 
 import argparse
 import copy
-import hashlib
 import json
 import statistics
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from chemprop.cli.train import save_config, save_smiles_splits
+from chemprop.cli.train import save_smiles_splits
 
-from tritonpool.cli.checks import earlier_training, output_folder
+from tritonpool.cli.compare_folder import (
+    FILES,
+    check_folder,
+    digest,
+    read_result,
+    write_folder,
+    write_result,
+)
 from tritonpool.cli.data import Splits, prepare, read_splits
 from tritonpool.cli.errors import InputError, Interrupted, UsageError
 from tritonpool.cli.fit import fit_replicate, make_model, try_out
-from tritonpool.cli.parser import Parser, read_config
+from tritonpool.cli.parser import Parser
 from tritonpool.cli.splits import check_parts
-from tritonpool.cli.train import FREE
 from tritonpool.compare.report import Trained
 
 __all__ = ["Setting", "begin", "read_for_each", "train_all"]
 
-MARK = "comparison.json"  # in the folder of a setting
-
-# more files that a model takes something from, which a setting may have of its own
-FILES = (
-    *("descriptors_path", "atom_features_path", "bond_features_path", "atom_descriptors_path"),
-    "from_foundation",
-)
-# files whose content is compared with that of an earlier call, so that they may have moved
-COMPARED = ("splits_file", "descriptors_path")
 # options by which the data is read, but for those that all settings share
 READING = (
     *FILES[:-1],
@@ -58,8 +54,6 @@ class Setting:
         which read them, and remembers them for config.toml
     splits : Splits
         the data, as its options say that it is read
-    data : str
-        a hash of the files that it is from
     parameters : int
         of the model, once it was made
     """
@@ -69,7 +63,6 @@ class Setting:
     args: argparse.Namespace
     parser: Parser
     splits: Splits | None = None
-    data: str = ""
     parameters: int = 0
 
     def folder(self, split: int) -> Path:
@@ -103,6 +96,7 @@ def begin(settings: Sequence[Setting]) -> None:
     found = json.loads(record.read_text()) if record.is_file() else None
     if found is not None:
         _check_different(found, settings[0].args)
+    data = {}
     for setting in settings:
         args = copy.deepcopy(setting.args)  # building a model changes some options
         first = prepare(args, *next(iter(setting.splits)))
@@ -110,15 +104,10 @@ def begin(settings: Sequence[Setting]) -> None:
         setting.parameters = sum(p.numel() for p in model.parameters())
         check_parts(splits, [metric.alias for metric in model.metrics[:-1]], args.target_columns)
         try_out(model, first)
-        setting.data = _digest(setting.args)
-        _compare_with_earlier(setting, splits.folder, found)
+        data[setting.name] = digest(setting.args)
+        check_folder(setting.args, setting.parser, data[setting.name], splits.folder, found)
     for setting in settings:
-        folder = setting.args.output_dir
-        with output_folder(folder):
-            _write(folder / MARK, {"data": setting.data})
-            if len(_earlier_splits(folder) or []) <= len(splits.test):
-                splits.write(folder)
-                _write_config(setting, folder)
+        write_folder(setting.args, setting.parser, data[setting.name], splits)
 
 
 def _check_different(splits: list, args: argparse.Namespace) -> None:
@@ -136,74 +125,6 @@ def _check_different(splits: list, args: argparse.Namespace) -> None:
             )
 
 
-def _digest(args: argparse.Namespace) -> str:
-    """A hash of the data files, and of the files that a model takes more from."""
-    given = [getattr(args, name) for name in FILES]
-    more = [
-        path for value in given for path in (value.values() if isinstance(value, dict) else [value])
-    ]
-    found = hashlib.sha256()
-    for path in [*args.data_path, *more]:
-        if path is not None and Path(path).is_file():  # a foundation may be a name
-            found.update(Path(path).read_bytes())
-    return found.hexdigest()
-
-
-def _earlier_splits(folder: Path) -> list | None:
-    record = folder / "splits.json"
-    return json.loads(record.read_text()) if record.is_file() else None
-
-
-def _write_config(setting: Setting, folder: Path) -> Path:
-    given = copy.copy(setting.args)
-    given.config_path = None  # all of its settings are in the new file
-    path = folder / "config.toml"
-    save_config(setting.parser, given, path)
-    return path
-
-
-def _compare_with_earlier(setting: Setting, scratch: Path, splits: list | None) -> None:
-    """Are options and splits those of what is in the folder of the setting?"""
-    folder = setting.args.output_dir
-    mark = folder / MARK
-    if not mark.is_file() and (model := earlier_training(folder)) is not None:
-        raise UsageError(
-            f"argument --output-dir: {str(model)!r} is not of a comparison; name another folder, "
-            f"or give the setting another name"
-        )
-    new, old = _write_config(setting, scratch), folder / "config.toml"
-    if old.is_file() and (changed := _changed(old, new)):
-        raise UsageError(
-            f"argument --output-dir: {changed}; name another folder, or give the setting another "
-            f"name"
-        )
-    new.unlink()
-    earlier = _earlier_splits(folder)
-    if splits is not None and earlier is not None:
-        both = min(len(earlier), len(splits))
-        if earlier[:both] != splits[:both]:
-            raise InputError(f"the data is not split as it was for what is in {str(folder)!r}")
-    if mark.is_file() and json.loads(mark.read_text())["data"] != setting.data:
-        raise InputError(
-            f"what is in {str(folder)!r} is from other data; name another --output-dir"
-        )
-    for path in sorted(folder.glob("replicate_*/result.json")):
-        _read(path)  # before time is spent on others
-
-
-def _changed(old: Path, new: Path) -> str | None:
-    """The first option that is not what it was, and both values."""
-    was, now = read_config(old), read_config(new)
-    free = {name.replace("_", "-") for name in (*FREE, "num_replicates", *COMPARED)}
-    for name in sorted((was.keys() | now.keys()) - free):
-        if was.get(name) != now.get(name):
-            return (
-                f"--{name} is {now.get(name, 'not given')}, but what is in {str(old.parent)!r} was "
-                f"trained with {was.get(name, 'none')}"
-            )
-    return None
-
-
 def train_all(settings: Sequence[Setting]) -> dict[str, list[Trained]]:
     """Train what is not there yet, split by split, so that early splits can be compared soon."""
     rows: dict[str, list[Trained]] = {setting.name: [] for setting in settings}
@@ -215,7 +136,7 @@ def train_all(settings: Sequence[Setting]) -> dict[str, list[Trained]]:
             path = setting.folder(i) / "result.json"
             start = time.perf_counter()
             new = not path.is_file()
-            row = _train_one(setting, i) if new else _read(path)
+            row = _train_one(setting, i) if new else read_result(path)
             rows[setting.name].append(row)
             if new:
                 spent += time.perf_counter() - start
@@ -230,15 +151,6 @@ def train_all(settings: Sequence[Setting]) -> dict[str, list[Trained]]:
                 flush=True,
             )
     return rows
-
-
-def _read(path: Path) -> Trained:
-    try:
-        return Trained(**json.loads(path.read_text()))
-    except (ValueError, TypeError) as error:
-        raise InputError(
-            f"{str(path)!r} cannot be read; without it that model is trained again"
-        ) from error
 
 
 def _train_one(setting: Setting, split: int) -> Trained:
@@ -269,12 +181,5 @@ def _train_one(setting: Setting, split: int) -> Trained:
         train_molecules=len(prepared.train),
         test_molecules=len(prepared.test),
     )
-    _write(folder / "result.json", asdict(row))
+    write_result(folder / "result.json", row)
     return row
-
-
-def _write(path: Path, record: dict) -> None:
-    """Write JSON, whole or not at all."""
-    partial = path.with_suffix(".part")
-    partial.write_text(json.dumps(record, indent=2) + "\n")
-    partial.replace(path)

@@ -1,0 +1,149 @@
+"""The folder of a setting of ``tritonpool compare``: what an earlier call left there, and whether
+it is of the same data, splits and options."""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import hashlib
+import json
+from dataclasses import asdict
+from pathlib import Path
+
+from chemprop.cli.train import save_config
+
+from tritonpool.cli.checks import earlier_training, output_folder
+from tritonpool.cli.data import Splits
+from tritonpool.cli.errors import InputError, UsageError
+from tritonpool.cli.parser import Parser, read_config
+from tritonpool.cli.train import FREE
+from tritonpool.compare.report import Trained
+
+__all__ = ["FILES", "check_folder", "digest", "read_result", "write_folder", "write_result"]
+
+MARK = "comparison.json"  # in the folder of a setting
+
+# more files that a model takes something from, which a setting may have of its own
+FILES = (
+    *("descriptors_path", "atom_features_path", "bond_features_path", "atom_descriptors_path"),
+    "from_foundation",
+)
+# files whose content is compared with that of an earlier call, so that they may have moved
+COMPARED = ("splits_file", "descriptors_path")
+
+
+def digest(args: argparse.Namespace) -> str:
+    """A hash of the data files, and of the files that a model takes more from."""
+    given = [getattr(args, name) for name in FILES]
+    more = [
+        path for value in given for path in (value.values() if isinstance(value, dict) else [value])
+    ]
+    found = hashlib.sha256()
+    for path in [*args.data_path, *more]:
+        if path is not None and Path(path).is_file():  # a foundation may be a name
+            found.update(Path(path).read_bytes())
+    return found.hexdigest()
+
+
+def _earlier_splits(folder: Path) -> list | None:
+    record = folder / "splits.json"
+    return json.loads(record.read_text()) if record.is_file() else None
+
+
+def _write_config(args: argparse.Namespace, parser: Parser, folder: Path) -> Path:
+    given = copy.copy(args)
+    given.config_path = None  # all of its settings are in the new file
+    path = folder / "config.toml"
+    save_config(parser, given, path)
+    return path
+
+
+def check_folder(
+    args: argparse.Namespace, parser: Parser, data: str, scratch: Path, splits: list | None
+) -> None:
+    """Are data, options and splits those of what is in the folder of a setting?
+
+    Raises
+    ------
+    UsageError
+        If the options are others, or what is there is no comparison's.
+    InputError
+        If the data or the splits are others, or a result cannot be read.
+    """
+    folder = args.output_dir
+    mark = folder / MARK
+    if not mark.is_file() and (model := earlier_training(folder)) is not None:
+        raise UsageError(
+            f"argument --output-dir: {str(model)!r} is not of a comparison; name another folder, "
+            f"or give the setting another name"
+        )
+    new, old = _write_config(args, parser, scratch), folder / "config.toml"
+    if old.is_file() and (changed := _changed(old, new)):
+        raise UsageError(
+            f"argument --output-dir: {changed}; name another folder, or give the setting another "
+            f"name"
+        )
+    new.unlink()
+    earlier = _earlier_splits(folder)
+    if splits is not None and earlier is not None:
+        both = min(len(earlier), len(splits))
+        if earlier[:both] != splits[:both]:
+            raise InputError(f"the data is not split as it was for what is in {str(folder)!r}")
+    if mark.is_file() and json.loads(mark.read_text())["data"] != data:
+        raise InputError(
+            f"what is in {str(folder)!r} is from other data; name another --output-dir"
+        )
+    for path in sorted(folder.glob("replicate_*/result.json")):
+        read_result(path)  # before time is spent on others
+
+
+def _changed(old: Path, new: Path) -> str | None:
+    """The first option that is not what it was, and both values."""
+    was, now = read_config(old), read_config(new)
+    free = {name.replace("_", "-") for name in (*FREE, "num_replicates", *COMPARED)}
+    for name in sorted((was.keys() | now.keys()) - free):
+        if was.get(name) != now.get(name):
+            return (
+                f"--{name} is {now.get(name, 'not given')}, but what is in {str(old.parent)!r} was "
+                f"trained with {was.get(name, 'none')}"
+            )
+    return None
+
+
+def write_folder(args: argparse.Namespace, parser: Parser, data: str, splits: Splits) -> None:
+    """Make the folder of a setting, and write its options and splits; of fewer splits than are
+    there already nothing is written."""
+    folder = args.output_dir
+    with output_folder(folder):
+        _write(folder / MARK, {"data": data})
+        if len(_earlier_splits(folder) or []) <= len(splits.test):
+            splits.write(folder)
+            _write_config(args, parser, folder)
+
+
+def read_result(path: Path) -> Trained:
+    """The result of a training that is finished.
+
+    Raises
+    ------
+    InputError
+        If the file cannot be read.
+    """
+    try:
+        return Trained(**json.loads(path.read_text()))
+    except (ValueError, TypeError) as error:
+        raise InputError(
+            f"{str(path)!r} cannot be read; without it that model is trained again"
+        ) from error
+
+
+def write_result(path: Path, row: Trained) -> None:
+    """Write the result of a training, whole or not at all."""
+    _write(path, asdict(row))
+
+
+def _write(path: Path, record: dict) -> None:
+    """Write JSON, whole or not at all."""
+    partial = path.with_suffix(".part")
+    partial.write_text(json.dumps(record, indent=2) + "\n")
+    partial.replace(path)
