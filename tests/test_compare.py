@@ -134,9 +134,14 @@ def test_the_quickest_of_the_best_is_recommended():
     found = study(dmpnn=REFERENCE, diffpool=LOWER, rings=near, seconds=seconds)
     assert found.best(found.names) == "diffpool" and found.recommended() == "rings"
     assert findings(found)[-1] == (
-        "Begin with rings: not told apart from the best, diffpool, and with the shortest epoch of "
-        "these."
+        "Begin with rings: not told apart from the best, diffpool, and an epoch takes 0.67 times "
+        "as long."
     )
+    # hardly any time is no reason to leave the best
+    found = study(dmpnn=REFERENCE, diffpool=LOWER, rings=near, seconds=seconds | {"diffpool": 2.2})
+    assert found.recommended() == "diffpool"
+    found = study(dmpnn=REFERENCE, diffpool=LOWER, rings=near, seconds=seconds | {"diffpool": None})
+    assert findings(found)[-1] == "Begin with rings: not told apart from the best, diffpool."
     # the other way round for a score; a time that is not known is no reason
     seconds["rings"] = None
     found = study(dmpnn=LOWER, rings=near, diffpool=REFERENCE, higher_is_better=True)

@@ -18,6 +18,8 @@ from tritonpool.plots import save
 
 __all__ = ["Study", "Trained", "draw", "findings", "markdown", "write"]
 
+SAVING = 0.1  # of the time of an epoch: less is no reason to leave the best
+
 
 @dataclass(frozen=True)
 class Trained:
@@ -102,17 +104,15 @@ class Study:
         return pick(self._known(names), key=self.mean, default=None)
 
     def recommended(self) -> str | None:
-        """The quickest of those that the splits do not tell apart from the best, if any."""
+        """Of those that the splits do not tell apart from the best: the best whose epoch is about
+        as short as the shortest; None if no setting has a number on every split."""
         if (best := self.best(self.names)) is None:
             return None
-        known = self._known(self.names)
-        as_good = [n for n in known if n == best or not self.effect(best, n).sure]
-
-        def order(name: str) -> tuple[float, bool]:
-            time = self.seconds(name)  # one that is not known is no reason
-            return math.inf if math.isnan(time) else time, name != best
-
-        return min(as_good, key=order)
+        as_good = [n for n in self._known(self.names) if n == best or not self.effect(best, n).sure]
+        # a time that is not known is no reason
+        shortest = min((t for t in map(self.seconds, as_good) if t == t), default=math.nan)
+        quick = [name for name in as_good if self.seconds(name) <= (1 + SAVING) * shortest]
+        return self.best(quick) or best
 
 
 def _amount(value: float, found: Effect) -> str:
@@ -197,7 +197,10 @@ def findings(study: Study) -> list[str]:
         return [*lines, f"No setting has a number for {study.metric} on every split."]
     reason = "the best"
     if chosen != best:
-        reason = f"not told apart from the best, {best}, and with the shortest epoch of these"
+        reason = f"not told apart from the best, {best}"
+        if study.seconds(best) == study.seconds(best):
+            times = study.seconds(chosen) / study.seconds(best)
+            reason += f", and an epoch takes {times:.2f} times as long"
     lines.append(f"Begin with {chosen}: {reason}.")
     return lines
 
