@@ -182,6 +182,7 @@ OPTIONS = [
         ("--loss-function", "wasserstein"),
         "argument --loss-function: 'wasserstein' needs --task-type spectral; 'spectral' cannot be",
     ),
+    (("--metrics", "mae", "r2", "mae"), "argument --metrics: names 'mae' more than once"),
     (
         ("--task-type", "multiclass", "--metrics", "accuracy"),
         "argument --metrics: 'accuracy' does not fit --task-type multiclass; use multiclass-mcc",

@@ -81,6 +81,8 @@ def check_task(args: argparse.Namespace) -> None:
                 f"argument --metrics: {name!r} does not fit --task-type {args.task_type}; use "
                 f"{' or '.join(fitting)}"
             )
+        if args.metrics.count(name) > 1:
+            raise UsageError(f"argument --metrics: names {name!r} more than once")
 
 
 def _check_loss(loss: str, task: str) -> None:
