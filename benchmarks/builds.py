@@ -26,8 +26,6 @@ _TYPES = {
     torch.int64: "*i64",
     torch.int32: "*i32",
 }
-_SHORT = {torch.float32: "fp32", torch.float64: "fp64", torch.float16: "fp16"}
-_SHORT[torch.bfloat16] = "bf16"
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ from matplotlib.ticker import ScalarFormatter
 from numpy.typing import ArrayLike
 
 from tritonpool.bench.advice import Row, slowdown
+from tritonpool.markdown import markdown_table
 from tritonpool.plots import save
 
 __all__ = ["draw", "histogram", "markdown"]
@@ -47,16 +48,6 @@ def name(ratio: float | None) -> str:
     return "D-MPNN" if ratio is None else f"ratio {ratio:g}"
 
 
-def _table(cells: list[list[str]]) -> str:
-    widths = [max(len(row[i]) for row in cells) for i in range(len(cells[0]))]
-    rule = ["-" * (width - 1) + ":" for width in widths]
-    lines = (
-        " | ".join(c.rjust(w) for c, w in zip(row, widths, strict=True))
-        for row in [cells[0], rule, *cells[1:]]
-    )
-    return "".join(f"| {line} |\n" for line in lines)
-
-
 def markdown(rows: Sequence[Row], bins: list[tuple[int, int, int]], best: Row | None) -> str:
     """Both tables: graph sizes, and the cost of each setting with the recommended one marked."""
     sizes = [["atoms", "molecules"]]
@@ -79,7 +70,7 @@ def markdown(rows: Sequence[Row], bins: list[tuple[int, int, int]], best: Row | 
                 mark,
             ]
         )
-    return f"{_table(sizes)}\n{_table(cells)}"
+    return "\n".join(markdown_table(part, right=True) for part in (sizes, cells))
 
 
 def draw(

@@ -23,7 +23,7 @@ from tritonpool.cli.data import Prepared, draw, make_train_loader, prepare, read
 from tritonpool.cli.errors import InputError, UsageError
 from tritonpool.cli.fit import make_model, trainer_options
 from tritonpool.cli.info import collect
-from tritonpool.cli.options import from_file, given_options
+from tritonpool.cli.options import from_file, given_options, set_on_purpose
 from tritonpool.cli.quiet import only_progress
 from tritonpool.cli.ranges import fraction, non_negative, whole_number
 from tritonpool.cli.train import TrainSubcommand
@@ -100,9 +100,7 @@ class BenchSubcommand(TrainSubcommand):
         args.given_diffpool = given_options(cls.parser, words)
         if "diffpool_ratio" in set(args.given_diffpool) - filed:
             raise UsageError("argument --diffpool-ratio: give --ratios instead")
-        # argparse fills in a default only where the namespace has nothing yet
-        parsed = cls.parser.parse_args(words, argparse.Namespace(batch_size=None))
-        if parsed.batch_size is not None and "batch_size" not in filed:
+        if "batch_size" in set_on_purpose(cls.parser, words, ("batch_size",)) - filed:
             raise UsageError("argument --batch-size: give --batch-sizes instead")
         if args.diffpool_levels == 0:
             raise UsageError(

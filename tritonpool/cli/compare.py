@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import copy
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
@@ -21,7 +20,7 @@ from tritonpool.cli.compared import Setting, begin, read_for_each, train_all
 from tritonpool.cli.data import read_splits
 from tritonpool.cli.errors import UsageError
 from tritonpool.cli.info import collect
-from tritonpool.cli.options import flag, from_file, given_options
+from tritonpool.cli.options import flag, from_file, given_options, set_on_purpose
 from tritonpool.cli.parser import Parser, logging_options
 from tritonpool.cli.quiet import only_progress
 from tritonpool.cli.train import TrainSubcommand
@@ -132,18 +131,16 @@ class CompareSubcommand(TrainSubcommand):
         if len(names) < 2:
             raise UsageError("argument --settings: needs at least two settings to compare")
         args.given_diffpool = given_options(cls.parser, words)
-        # argparse fills in a default only where the namespace has nothing yet
-        parsed = cls.parser.parse_args(words, argparse.Namespace(num_replicates=None))
+        found = set_on_purpose(cls.parser, words, ("num_replicates",))
         # a training's file says 1, its default
-        if parsed.num_replicates is None or (
-            "num_replicates" in filed and args.num_replicates == 1
-        ):
+        if not found or ("num_replicates" in filed and args.num_replicates == 1):
             args.num_replicates = SPLITS
         if args.output_dir is None or "output_dir" in filed:  # the file's is that of its training
             args.output_dir = Path("comparison")
         if args.metrics is None and args.task_type.startswith("regression"):
             args.metrics = list(METRICS)
-        args.words = words
+        ours = Parser(add_help=False, parents=[logging_options("")])
+        _, args.shared = _add_group(ours).parse_known_args(words)
         return args
 
     @classmethod
@@ -162,7 +159,6 @@ class CompareSubcommand(TrainSubcommand):
         InputError
             If a file cannot be used.
         """
-        words = args.words
         cls.check(args)
         if own := model_with_own_pooling(args):
             raise UsageError(f"argument --from-foundation: not allowed here; {own} pools already")
@@ -174,7 +170,7 @@ class CompareSubcommand(TrainSubcommand):
             splits = read_splits(args, Path(scratch))  # which warns of molecules in two parts
             with only_progress():
                 settings = [
-                    _setting(name, own, words, args)
+                    _setting(name, own, args)
                     for name, own in [(n, SETTINGS[n]) for n in args.settings] + args.setting
                 ]
                 read_for_each(settings, args, splits)
@@ -203,27 +199,24 @@ def learns(args: argparse.Namespace) -> bool:
     return any(k != 1 for k in (most[1:] if args.diffpool_assignment == "rings" else most))
 
 
-def _setting(name: str, own: str, words: Sequence[str], base: argparse.Namespace) -> Setting:
+def _setting(name: str, own: str, base: argparse.Namespace) -> Setting:
     """The options of a setting: those for all and its own, checked as those of ``train``."""
     try:
         split = shlex.split(own)
     except ValueError as error:
         raise UsageError(f"argument --setting: {name}: {error} in {own!r}") from error
-    ours = Parser(add_help=False, parents=[logging_options("")])
-    _, shared = _add_group(ours).parse_known_args(words)
     parser = TrainSubcommand.add_args(Parser(prog=f"tritonpool compare: setting {name!r}"))
-    blank = argparse.Namespace(**dict.fromkeys(SHARED))
     try:
-        alone = parser.parse_args(split, copy.copy(blank))
+        found = set_on_purpose(parser, split, SHARED)
         for option in SHARED:
-            if getattr(alone, option) is not None:
+            if option in found:
                 raise UsageError(f"{flag(option)} must be the same for all settings")
         # what the options for all say about pooling need not fit a setting without it
         given = given_options(parser, split)
         settled = ["--output-dir", str(base.output_dir / name)]
         settled += ["--num-replicates", str(base.num_replicates)]
         settled += ["--metrics", *base.metrics] if base.metrics else []
-        args = parser.parse_args([*shared, *split, *settled])
+        args = parser.parse_args([*base.shared, *split, *settled])
         args.given_diffpool = given
         TrainSubcommand.check(args)
     except (UsageError, argparse.ArgumentError) as error:

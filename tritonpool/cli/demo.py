@@ -13,6 +13,7 @@ from tritonpool.cli import demo_data
 from tritonpool.cli.parser import Parser
 from tritonpool.cli.quiet import only_progress
 from tritonpool.cli.ranges import MOST_SEED, whole_number
+from tritonpool.markdown import markdown_table
 
 if TYPE_CHECKING:
     import numpy as np
@@ -152,10 +153,7 @@ def _markdown(table: pd.DataFrame) -> str:
     for model, rmse, r2, seconds in table.itertuples(index=False):
         time = f"{seconds:.2f}" if seconds == seconds else "-"
         cells.append([model, f"{rmse:.3f}", f"{r2:.3f}", time])
-    widths = [max(len(row[i]) for row in cells) for i in range(len(cells[0]))]
-    cells.insert(1, ["-" * width for width in widths])
-    lines = (" | ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)) for row in cells)
-    return "".join(f"| {line} |\n" for line in lines)
+    return markdown_table(cells)
 
 
 def _meaning(table: pd.DataFrame) -> str:

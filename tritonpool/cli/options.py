@@ -25,6 +25,7 @@ __all__ = [
     "from_file",
     "given_options",
     "resolve_settings",
+    "set_on_purpose",
     "settings_from",
 ]
 
@@ -217,13 +218,22 @@ def given_options(parser: argparse.ArgumentParser, words: Sequence[str]) -> list
     """The ``diffpool_*`` attributes that were set on purpose: by the words, and by a configuration
     file unless the words choose another pooling, which what stands there need not fit."""
     names = ("diffpool_levels", *DIFFPOOL_FIELDS)
-    # argparse fills in a default only where the namespace has nothing yet
-    parsed = parser.parse_args(words, argparse.Namespace(**dict.fromkeys(names)))
-    given = [name for name in names if getattr(parsed, name) is not None]
+    found = set_on_purpose(parser, words, (*names, *CHOICES))
+    given = [name for name in names if name in found]
     filed = from_file(parser)
-    if any(getattr(parsed, name) is not None and name not in filed for name in CHOICES):
+    if (found & set(CHOICES)) - filed:
         return [name for name in given if name not in filed]
     return given
+
+
+def set_on_purpose(
+    parser: argparse.ArgumentParser, words: Sequence[str], names: Sequence[str]
+) -> set[str]:
+    """Those of the attributes ``names`` that the words or a configuration file set, be it to their
+    defaults."""
+    # argparse fills in a default only where the namespace has nothing yet
+    parsed = parser.parse_args(words, argparse.Namespace(**dict.fromkeys(names)))
+    return {name for name in names if getattr(parsed, name) is not None}
 
 
 def from_file(parser: argparse.ArgumentParser) -> set[str]:

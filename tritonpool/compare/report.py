@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
 from tritonpool.compare.paired import Effect, effect
+from tritonpool.markdown import markdown_table
 from tritonpool.plots import save
 
 __all__ = ["Study", "Trained", "draw", "findings", "markdown", "write"]
@@ -150,10 +151,7 @@ def markdown(study: Study) -> str:
             + [f"{study.rows[name][0].parameters:,}"]
             + ["-" if math.isnan(seconds) else f"{seconds:.2f}"]
         )
-    widths = [max(len(row[i]) for row in cells) for i in range(len(cells[0]))]
-    cells.insert(1, ["-" * width for width in widths])
-    lines = (" | ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)) for row in cells)
-    return "".join(f"| {line} |\n" for line in lines)
+    return markdown_table(cells)
 
 
 def _sentence(study: Study, name: str, other: str) -> str:
