@@ -2,7 +2,10 @@
 
 import csv
 import json
+import multiprocessing
+import os
 import shutil
+import signal
 
 import numpy as np
 import pandas as pd
@@ -101,6 +104,47 @@ def test_splits_and_settings_can_be_added(tmp_path, capsys):
         assert scores[0] == scores[1]
 
 
+def test_several_trainings_at_a_time_give_the_same(tmp_path, capfd):
+    data = write_table(tmp_path / "data.csv", 50)
+    words = (*TWO, "--num-replicates", 2, "--pytorch-seed", 0)
+    assert compare(data, tmp_path / "one", *words) == 0
+    assert compare(data, tmp_path / "two", *words, "--jobs", 2) == 0
+    one, two = (results(tmp_path / name)["settings"] for name in ("one", "two"))
+    for name in one:
+        for alone, beside in zip(one[name]["trainings"], two[name]["trainings"], strict=True):
+            assert beside["test"] == pytest.approx(alone["test"], rel=1e-5)
+            assert beside["parameters"] == alone["parameters"]
+    captured = capfd.readouterr()
+    assert captured.out.count("4 of 4: ") == 2
+    assert "Epoch 1" in captured.out.partition("4 of 4: ")[0]
+    assert "Epoch" not in captured.out.partition("4 of 4: ")[2]  # lines of several bars would mix
+
+
+def killed(*_, **__):
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def interrupt(*_, **__):
+    raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize(
+    "name, fake, message",
+    [
+        ("_train_one", killed, "a training was ended from outside, perhaps because memory ran out"),
+        ("wait", interrupt, "the trainings were interrupted; the same command goes on"),
+    ],
+)
+def test_trainings_at_a_time_that_end_early_say_what_can_be_done(
+    tmp_path, capsys, monkeypatch, name, fake, message
+):
+    monkeypatch.setattr(compared, name, fake)
+    data = write_table(tmp_path / "data.csv")
+    assert compare(data, tmp_path / "out", *ONE_SPLIT, "--jobs", 2) == 1
+    assert message in capsys.readouterr().err
+    assert not multiprocessing.active_children()
+
+
 class Stopped(Exception):
     pass
 
@@ -123,13 +167,13 @@ def test_a_training_that_was_stopped_goes_on(tmp_path, monkeypatch, finished):
 
     real = compared.fit_replicate
 
-    def stop(args, prepared, folder):
+    def stop(args, prepared, folder, **progress):
         if "diffpool" not in str(folder):
-            return real(args, prepared, folder)
+            return real(args, prepared, folder, **progress)
         with monkeypatch.context() as patch:
             if not finished:
                 patch.setattr(History, "on_train_epoch_start", stop_in_second_epoch)
-            real(args, prepared, folder)
+            real(args, prepared, folder, **progress)
         raise Stopped  # before its result is written
 
     with monkeypatch.context() as patch:
@@ -182,6 +226,7 @@ def test_classes_are_compared_by_their_own_metric(tmp_path):
             2,
             "setting 'x': argument --diffpool-gate: not allowed with --diffpool-levels 0",
         ),
+        (("--jobs", 0), 2, "argument --jobs: must be a whole number at least 1, got 0"),
         (("--split-sizes", 0.9, 0.1, 0), 2, "argument --split-sizes: needs a test part"),
         (
             ("--split-sizes", 0.95, 0.03, 0.02),
@@ -382,10 +427,11 @@ def test_a_file_of_a_training_says_nothing_about_splits(tmp_path, capsys):
     for text, splits in [("num-replicates = 1", 5), ("num-replicates = 3", 3)]:
         config.write_text(text + "\n")
         assert parsed("-i", "data.csv", "--config-path", config).num_replicates == splits
-    config.write_text("settings = [dmpnn, rings]\n")
     data = write_table(tmp_path / "data.csv")
-    assert compare(data, tmp_path / "out", "--config-path", config) == 2
-    assert "argument --config-path: cannot hold --settings and" in capsys.readouterr().err
+    for text in ("settings = [dmpnn, rings]", "jobs = 2"):
+        config.write_text(text + "\n")
+        assert compare(data, tmp_path / "out", "--config-path", config) == 2
+        assert "argument --config-path: cannot hold --settings, " in capsys.readouterr().err
 
 
 def test_options_may_be_shortened(tmp_path):

@@ -322,6 +322,14 @@ def test_wrong_files_have_code_1(refused, tmp_path, case):
     assert refused(data, code=1).startswith(message.format(data=data))
 
 
+def test_a_metric_that_would_fail_on_the_validation_part(tmp_path, capsys):
+    data, sizes = write_table(tmp_path / "data.csv", 40), ("--split-sizes", 0.9, 0.03, 0.07)
+    assert train(data, tmp_path / "out", *sizes, "--metrics", "rmse", "r2") == 1
+    message = "the validation part of split 0 has one value only, but r2 needs at least 2; see "
+    assert message in capsys.readouterr().err and not (tmp_path / "out").exists()
+    assert train(data, tmp_path / "out", *sizes, "--metrics", "rmse") == 0
+
+
 def test_what_is_advised_for_few_rows_works(refused, tmp_path):
     data = write_table(tmp_path / "data.csv", 9)
     message = refused(data, code=1)

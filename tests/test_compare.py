@@ -33,6 +33,18 @@ def cells(line: str) -> list[str]:
     return [cell.strip() for cell in line.strip("|").split("|")]
 
 
+def test_the_best_is_the_one_whose_changes_are():
+    values = {"dmpnn": [0.5, 0.5], "rings": [0.11, 0.9]}
+    found = study(**values)
+    assert found.mean("rings") > found.mean("dmpnn") and found.effect("rings", "dmpnn").gain
+    assert found.best(found.names) == "rings"
+    # a score is compared by its differences
+    assert (found := study(**values, higher_is_better=True)).best(found.names) == "rings"
+    # and so is what is not above 0
+    assert (found := study(**values, diffpool=[0.6, -0.1])).best(found.names) == "diffpool"
+    assert found.best(["dmpnn", "rings"]) == "dmpnn"
+
+
 def test_the_interval_is_corrected_for_splits_that_overlap():
     found = compare(LOWER, REFERENCE, SHARE)
     differences = torch.tensor(LOWER).double() - torch.tensor(REFERENCE).double()

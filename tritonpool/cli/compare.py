@@ -87,6 +87,14 @@ def _add_group(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
         help="another setting and the options that make it, such as "
         "'sharp=--diffpool-temperature 0.2'; may be given several times",
     )
+    group.add_argument(
+        "--jobs",
+        type=int,
+        default=1,
+        metavar="N",
+        help="how many trainings at a time, each in a process of its own; on a GPU several small "
+        "models share it (default: 1)",
+    )
     return parser
 
 
@@ -109,10 +117,10 @@ class CompareSubcommand(TrainSubcommand):
         """
         args = cls.parser.parse_args(words)
         filed = from_file(cls.parser)
-        if filed & {"settings", "setting"}:
+        if filed & {"settings", "setting", "jobs"}:
             raise UsageError(
-                "argument --config-path: cannot hold --settings and --setting, which belong on the "
-                "command line"
+                "argument --config-path: cannot hold --settings, --setting and --jobs, which "
+                "belong on the command line"
             )
         check_new_models(args)
         if args.ensemble_size > 1:
@@ -175,7 +183,7 @@ class CompareSubcommand(TrainSubcommand):
                 ]
                 read_for_each(settings, args, splits)
                 begin(settings)
-                rows = train_all(settings)
+                rows = train_all(settings, args.jobs)
         metric = next(iter(rows[settings[0].name][0].test))
         controls, learned = (
             tuple(s.name for s in settings if s.args.diffpool_levels and learns(s.args) is kind)

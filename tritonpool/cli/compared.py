@@ -7,8 +7,12 @@ import copy
 import json
 import statistics
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, wait
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import closing
 from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -26,7 +30,8 @@ from tritonpool.cli.data import Splits, prepare, read_splits
 from tritonpool.cli.errors import InputError, Interrupted, UsageError
 from tritonpool.cli.fit import fit_replicate, make_model, try_out
 from tritonpool.cli.parser import Parser
-from tritonpool.cli.splits import check_parts
+from tritonpool.cli.processes import processes
+from tritonpool.cli.splits import check_tests, check_validation
 from tritonpool.compare.report import Trained
 
 __all__ = ["Setting", "begin", "read_for_each", "train_all"]
@@ -50,7 +55,7 @@ class Setting:
         its own options of ``tritonpool train``
     args : argparse.Namespace
         those, with the options for all settings, checked
-    parser : Parser
+    parser : Parser | None
         which read them, and remembers them for config.toml
     splits : Splits
         the data, as its options say that it is read
@@ -61,12 +66,17 @@ class Setting:
     name: str
     words: list[str]
     args: argparse.Namespace
-    parser: Parser
+    parser: Parser | None
     splits: Splits | None = None
     parameters: int = 0
 
     def folder(self, split: int) -> Path:
         return self.args.output_dir / f"replicate_{split}"
+
+    def alone(self, split: int) -> Setting:
+        """The same with the data of one split, and nothing that another process cannot have."""
+        parts = ([part[split]] for part in (self.splits.train, self.splits.val, self.splits.test))
+        return replace(self, parser=None, splits=Splits(*parts, self.splits.folder))
 
 
 def read_for_each(settings: Sequence[Setting], base: argparse.Namespace, splits: Splits) -> None:
@@ -102,7 +112,9 @@ def begin(settings: Sequence[Setting]) -> None:
         first = prepare(args, *next(iter(setting.splits)))
         model = make_model(args, first, 0)
         setting.parameters = sum(p.numel() for p in model.parameters())
-        check_parts(splits, [metric.alias for metric in model.metrics[:-1]], args.target_columns)
+        metrics = [metric.alias for metric in model.metrics[:-1]]
+        check_tests(splits, metrics, args.target_columns)
+        check_validation(splits, metrics)
         try_out(model, first)
         data[setting.name] = digest(setting.args)
         check_folder(setting.args, setting.parser, data[setting.name], splits.folder, found)
@@ -125,47 +137,94 @@ def _check_different(splits: list, args: argparse.Namespace) -> None:
             )
 
 
-def train_all(settings: Sequence[Setting]) -> dict[str, list[Trained]]:
-    """Train what is not there yet, split by split, so that early splits can be compared soon."""
-    rows: dict[str, list[Trained]] = {setting.name: [] for setting in settings}
+def train_all(settings: Sequence[Setting], jobs: int) -> dict[str, list[Trained]]:
+    """Train what is not there yet, split by split, so that early splits can be compared soon.
+
+    Parameters
+    ----------
+    settings
+        With their data.
+    jobs
+        How many trainings at a time.
+    """
     splits = range(len(settings[0].splits.test))
-    total, spent, done = len(splits) * len(settings), 0.0, 0
-    waiting = sum(not (s.folder(i) / "result.json").is_file() for i in splits for s in settings)
-    for i in splits:
+    rows, waiting = {}, []
+
+    def tell(setting: Setting, split: int, row: Trained, more: str) -> None:
+        rows[setting.name, split] = row
+        name, value = next(iter(row.test.items()))
+        total = len(splits) * len(settings)
+        print(
+            f"{len(rows)} of {total}: {setting.name}, split {split}: {name} {value:.4f}{more}",
+            flush=True,
+        )
+
+    for split in splits:
         for setting in settings:
-            path = setting.folder(i) / "result.json"
-            start = time.perf_counter()
-            new = not path.is_file()
-            row = _train_one(setting, i) if new else read_result(path)
-            rows[setting.name].append(row)
-            if new:
-                spent += time.perf_counter() - start
-                done += 1
-                waiting -= 1
-            name, value = next(iter(row.test.items()))
-            left = f", about {spent / done * waiting / 60:.0f} min left" if new and waiting else ""
-            number = sum(map(len, rows.values()))
-            print(
-                f"{number} of {total}: {setting.name}, split {i}: {name} {value:.4f}"
-                f"{'' if new else ' (from an earlier call)'}{left}",
-                flush=True,
-            )
-    return rows
+            path = setting.folder(split) / "result.json"
+            if path.is_file():
+                tell(setting, split, read_result(path), " (from an earlier call)")
+            else:
+                waiting.append((setting, split))
+    start = time.perf_counter()
+    with closing(_train(waiting, jobs)) as trained:
+        for done, (setting, split, row) in enumerate(trained, 1):
+            left = (time.perf_counter() - start) / done * (len(waiting) - done) / 60
+            tell(setting, split, row, f", about {left:.0f} min left" if done < len(waiting) else "")
+    return {setting.name: [rows[setting.name, split] for split in splits] for setting in settings}
 
 
-def _train_one(setting: Setting, split: int) -> Trained:
-    """Train one model, or go on with it, and record what it gave."""
+def _train(waiting: list[tuple[Setting, int]], jobs: int) -> Iterator[tuple[Setting, int, Trained]]:
+    """Train one after the other here, or several at a time in processes of their own."""
+    if min(jobs, len(waiting)) < 2:
+        yield from ((setting, i, _train_one(setting.alone(i), i)) for setting, i in waiting)
+        return
+    calls, running = iter(waiting), {}
+    with processes(min(jobs, len(waiting))) as pool:
+        try:
+            while True:
+                for setting, i in islice(calls, jobs - len(running)):
+                    call = pool.submit(_train_one, setting.alone(i), i, progress=False)
+                    running[call] = setting, i
+                if not running:
+                    return
+                for call in wait(running, return_when=FIRST_COMPLETED).done:
+                    yield *running.pop(call), call.result()
+        except KeyboardInterrupt as error:
+            raise InputError(
+                "the trainings were interrupted; the same command goes on with them"
+            ) from error
+        except BrokenProcessPool as error:
+            raise InputError(
+                "a training was ended from outside, perhaps because memory ran out; the same "
+                "command goes on with it, with fewer --jobs if need be"
+            ) from error
+
+
+def _train_one(setting: Setting, split: int, *, progress: bool = True) -> Trained:
+    """Train one model, or go on with it, and record what it gave.
+
+    Parameters
+    ----------
+    setting
+        With the data of this split only.
+    split
+        Its number.
+    progress
+        Whether progress bars may be shown.
+    """
     folder = setting.folder(split)
     model = folder / "model_0" / "best.pt"
     model.unlink(missing_ok=True)  # of a call that ended before its result was written
     args = copy.deepcopy(setting.args)
     args.resume = True  # from the checkpoints, if there are any
-    prepared = prepare(args, *list(setting.splits)[split])
+    ((train, val, test),) = setting.splits
+    prepared = prepare(args, train, val, test)
     folder.mkdir(exist_ok=True, parents=True)
     if args.save_smiles_splits:
         save_smiles_splits(args, folder, prepared.train, prepared.val, prepared.test)
     try:
-        (fitted,) = fit_replicate(args, prepared, folder)
+        (fitted,) = fit_replicate(args, prepared, folder, progress=progress)
     except Interrupted as error:
         raise InputError(f"{error.how}; the same command goes on with it") from error
     except InputError:

@@ -173,8 +173,21 @@ def no_filling() -> Iterator[None]:
         settings.fill_uninitialized_memory = before
 
 
-def fit_replicate(args: argparse.Namespace, data: Prepared, folder: Path) -> list[Fitted]:
+def fit_replicate(
+    args: argparse.Namespace, data: Prepared, folder: Path, *, progress: bool = True
+) -> list[Fitted]:
     """Train the models of one replicate, and skip those that a resumed training has finished.
+
+    Parameters
+    ----------
+    args
+        Checked options.
+    data
+        Datasets and loaders.
+    folder
+        Where the folders of the models go.
+    progress
+        Whether progress bars may be shown.
 
     Returns
     -------
@@ -201,7 +214,8 @@ def fit_replicate(args: argparse.Namespace, data: Prepared, folder: Path) -> lis
         torch.manual_seed(torch.seed() if args.pytorch_seed is None else args.pytorch_seed + i)
         model = make_model(args, data, i)
         logger.info(model)
-        fitted.append(_fit(args, data, model, model_folder, [same, generators]))
+        kept = [same, generators]
+        fitted.append(_fit(args, data, model, model_folder, kept, progress))
     if args.remove_checkpoints:
         # only now, because a resumed training needs those of the finished models too
         for i in range(size):
@@ -210,7 +224,12 @@ def fit_replicate(args: argparse.Namespace, data: Prepared, folder: Path) -> lis
 
 
 def _fit(
-    args: argparse.Namespace, data: Prepared, model: MPNN, folder: Path, kept: list[Callback]
+    args: argparse.Namespace,
+    data: Prepared,
+    model: MPNN,
+    folder: Path,
+    kept: list[Callback],
+    progress: bool,
 ) -> Fitted:
     """Train one model, predict the test part, and write best.pt."""
     history = History()
@@ -222,7 +241,7 @@ def _fit(
     trainer_logger = _logger(folder)
     trainer = pl.Trainer(
         logger=trainer_logger,
-        enable_progress_bar=logger.isEnabledFor(logging.WARNING),
+        enable_progress_bar=progress and logger.isEnabledFor(logging.WARNING),
         enable_model_summary=logger.isEnabledFor(logging.INFO),
         devices=args.devices,
         callbacks=[*kept, history, best, *others],

@@ -19,7 +19,7 @@ LEAST = {
 }
 LEAST_OF_TRAINING = {
     0: ("warmup_epochs", "patience", "ffn_num_layers"),
-    1: ("ensemble_size", "num_replicates", "depth", "message_hidden_dim", "ffn_hidden_dim"),
+    1: ("ensemble_size", "num_replicates", "depth", "message_hidden_dim", "ffn_hidden_dim", "jobs"),
 }
 
 # what other numbers must be

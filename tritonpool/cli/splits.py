@@ -1,4 +1,4 @@
-"""Checks of a file with splits, which chemprop reads as it comes."""
+"""Checks of splits: of a file, which chemprop reads as it comes, and of what metrics need."""
 
 from __future__ import annotations
 
@@ -12,10 +12,11 @@ from chemprop.cli.utils import parse_indices
 
 from tritonpool.cli.errors import InputError
 
-__all__ = ["PARTS", "check_parts", "check_splits"]
+__all__ = ["PARTS", "check_splits", "check_tests", "check_validation"]
 
 PARTS = ("train", "val", "test")
 OF_BOTH_CLASSES = ("roc", "prc")  # metrics
+MORE = "see --split-sizes, --splits-file or --splits-column, and --metrics"
 
 logger = logging.getLogger(__name__)
 
@@ -72,8 +73,32 @@ def check_splits(path: Path, rows: int) -> None:
                 )
 
 
-def check_parts(splits: Iterable[tuple], metrics: Sequence[str], targets: Sequence[str]) -> None:
-    """Check that metrics have a value on every test part, and do not fail on a validation part.
+def check_validation(splits: Iterable[tuple], metrics: Sequence[str]) -> None:
+    """Check that no metric fails on a validation part.
+
+    Parameters
+    ----------
+    splits
+        Data points of the parts of each split, a list for each component.
+    metrics
+        What is computed.
+
+    Raises
+    ------
+    InputError
+        If one does.
+    """
+    least = _least(metrics)
+    for i, (_, val, _) in enumerate(splits):
+        if 0 < sum(y == y for point in val[0] for y in point.y) < least:
+            raise InputError(
+                f"the validation part of split {i} has one value only, but r2 needs at least 2; "
+                f"{MORE}"
+            )
+
+
+def check_tests(splits: Iterable[tuple], metrics: Sequence[str], targets: Sequence[str]) -> None:
+    """Check that metrics have a value on every test part.
 
     Parameters
     ----------
@@ -89,11 +114,10 @@ def check_parts(splits: Iterable[tuple], metrics: Sequence[str], targets: Sequen
     InputError
         If one has not.
     """
-    least = 2 if "r2" in metrics else 1
-    more = "see --split-sizes, --splits-file or --splits-column, and --metrics"
-    for i, (_, val, test) in enumerate(splits):
+    least = _least(metrics)
+    for i, (_, _, test) in enumerate(splits):
         if not test[0]:
-            raise InputError(f"split {i} has no test part to compare on; {more}")
+            raise InputError(f"split {i} has no test part to compare on; {MORE}")
         known = [
             [y for y in column if y == y] for column in zip(*(p.y for p in test[0]), strict=True)
         ]
@@ -101,16 +125,15 @@ def check_parts(splits: Iterable[tuple], metrics: Sequence[str], targets: Sequen
             if len(values) < least:
                 raise InputError(
                     f"the test part of split {i} has {len(values)} value(s) of {target!r}, but "
-                    f"{'r2' if least == 2 else metrics[0]} needs at least {least}; {more}"
+                    f"{'r2' if least == 2 else metrics[0]} needs at least {least}; {MORE}"
                 )
             if metrics[0] in OF_BOTH_CLASSES and len(set(values)) == 1:
                 raise InputError(
                     f"the test part of split {i} has one class of {target!r} only, of which "
-                    f"{metrics[0]} says nothing; {more}"
+                    f"{metrics[0]} says nothing; {MORE}"
                 )
-        count = sum(y == y for point in val[0] for y in point.y)
-        if 0 < count < least:
-            raise InputError(
-                f"the validation part of split {i} has one value only, but r2 needs at least 2; "
-                f"{more}"
-            )
+
+
+def _least(metrics: Sequence[str]) -> int:
+    """How many values of a target the metrics need."""
+    return 2 if "r2" in metrics else 1

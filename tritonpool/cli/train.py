@@ -36,6 +36,7 @@ from tritonpool.cli.options import (
     given_options,
     resolve_settings,
 )
+from tritonpool.cli.splits import check_validation
 from tritonpool.cli.tables import check_endings, check_files, check_tables
 
 __all__ = ["TrainSubcommand"]
@@ -170,6 +171,7 @@ class TrainSubcommand(chemprop_train.TrainSubcommand):
         given.config_path = None  # all of its settings are in the new file
         record = args.output_dir / "splits.json"
         splits = read_splits(args, scratch, record if args.resume and record.is_file() else None)
+        check_validation(splits, args.metrics or ())
         fitted = []
         for i, parts in enumerate(splits):
             folder = (

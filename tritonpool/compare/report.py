@@ -80,6 +80,12 @@ class Study:
     def mean(self, name: str) -> float:
         return statistics.mean(self.values(name))
 
+    def typical(self, name: str) -> float:
+        """The mean whose changes are compared: of errors the geometric one."""
+        if self.higher_is_better or min(map(min, map(self.values, self._known(self.names)))) <= 0:
+            return self.mean(name)
+        return statistics.geometric_mean(self.values(name))
+
     def _known(self, names: Sequence[str]) -> list[str]:
         """Those whose metric is a number on every split, as it is not where a loss diverged."""
         return [name for name in names if math.isfinite(self.mean(name))]
@@ -102,7 +108,7 @@ class Study:
     def best(self, names: Sequence[str]) -> str | None:
         """The setting with the best mean, of those named that have one."""
         pick = max if self.higher_is_better else min
-        return pick(self._known(names), key=self.mean, default=None)
+        return pick(self._known(names), key=self.typical, default=None)
 
     def recommended(self) -> str | None:
         """Of those that the splits do not tell apart from the best: the best whose epoch is about
