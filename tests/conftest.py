@@ -2,7 +2,7 @@
 
 import importlib.util
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import hypothesis
@@ -53,6 +53,32 @@ def watched_kernels() -> Iterator[list[str]]:
 
     with quick(), watching() as names:
         yield names
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    """A small table to train on."""
+    from cli_tools import write_table
+
+    return write_table(tmp_path / "data.csv")
+
+
+@pytest.fixture
+def refused(tmp_path: Path, capfd: pytest.CaptureFixture) -> Callable[..., str]:
+    """Run a training that must fail with one line and leave nothing, and return the line."""
+    from cli_tools import SHORT, SMALL, train
+
+    def run(data: Path, *words: object, code: int, small: Sequence[str] = SMALL + SHORT) -> str:
+        out = tmp_path / "out"
+        assert train(data, out, *words, small=small) == code
+        assert not out.exists()
+        captured = capfd.readouterr().err
+        assert "Traceback" not in captured
+        line = captured.strip().splitlines()[-1]
+        assert line.startswith("tritonpool train: error: ")
+        return line.removeprefix("tritonpool train: error: ")
+
+    return run
 
 
 @pytest.fixture(scope="session")
