@@ -115,6 +115,26 @@ def test_the_plan_survives_workers_copies_and_moves():
     assert bmg.plan.device.type == bmg.V.device.type == "meta"
 
 
+@pytest.mark.parametrize("change", ["copy", "here", "moved"])
+def test_a_batch_whose_bonds_were_exchanged_has_no_plan(change):
+    """An augmentation, as chemprop's ``graph_transform`` may be."""
+    ours = next(iter(build_dataloader(dataset(POLYMERS[:6]), shuffle=False))).bmg
+    stock = next(iter(stock_dataloader(dataset(POLYMERS[:6]), shuffle=False))).bmg
+    if change == "copy":
+        ours, plan = copy.copy(ours), ours.plan
+        assert ours.plan is plan
+    for bmg in (ours, stock):  # atoms of each molecule in the opposite order
+        start = torch.searchsorted(bmg.batch, bmg.batch)
+        last = torch.searchsorted(bmg.batch, bmg.batch, right=True) - 1
+        new = start + last - torch.arange(len(bmg.batch))
+        bmg.edge_index = new[bmg.edge_index]
+    if change == "moved":
+        ours.to("cpu")
+    assert ours.plan is None and len(ours) == 6
+    mp = DiffPoolBondMessagePassing(d_h=16).eval()
+    assert torch.equal(mp(ours), mp(stock))
+
+
 def count_plans(monkeypatch: pytest.MonkeyPatch) -> Counter:
     calls, build = Counter(), Plan.build.__func__
 

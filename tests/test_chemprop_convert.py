@@ -110,6 +110,33 @@ def test_the_encoder_keeps_its_weights_and_the_head_its_settings():
     assert all(torch.equal(v, before[k]) for k, v in old.state_dict().items())
 
 
+def test_nothing_is_shared_with_the_model():
+    transform = ScaleTransform(np.zeros(2), np.ones(2))
+    model = stock(extra=2, X_d_transform=transform, metrics=[cnn.RMSE(), cnn.MAE()]).eval()
+    new = to_diffpool(model, SMALL)
+    theirs = {id(module) for module in model.modules()}
+    assert not theirs & {id(module) for module in new.modules()}
+    assert new.training and not model.training
+
+
+def test_the_encoder_stays_frozen_and_of_its_dtype():
+    model = stock().double()
+    model.message_passing.W_h.requires_grad_(False)
+    new = to_diffpool(model, SMALL)
+    assert {p.dtype for p in new.parameters()} == {torch.float64}
+    frozen = [name for name, p in new.named_parameters() if not p.requires_grad]
+    assert frozen == ["message_passing.W_h.weight"]
+
+
+def test_what_a_subclass_does_otherwise_is_not_lost():
+    class Silent(cnn.BondMessagePassing):
+        def message(self, H, bmg):
+            return 0 * H
+
+    with pytest.raises(ValueError, match="BondMessagePassing or AtomMessagePassing, but is Silent"):
+        to_diffpool(stock(mp=Silent(d_h=16)))
+
+
 def test_settings_may_name_another_aggregation():
     assert to_diffpool(stock(agg=cnn.SumAggregation())).message_passing.aggregation == "sum"
     chosen = DiffPoolSettings(aggregation="mean")

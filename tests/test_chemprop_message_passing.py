@@ -1,6 +1,8 @@
 """The DiffPool message passing: what it returns, keeps, refuses, and how its losses arrive."""
 
 import copy
+import dataclasses
+import pickle
 
 import numpy as np
 import pytest
@@ -248,6 +250,41 @@ def test_nothing_is_kept_after_a_step():
     copy.deepcopy(mp)
 
 
+def test_losses_that_are_kept_stay_behind():
+    mp = DiffPoolBondMessagePassing(d_h=16, aux="expose")
+    mp(batch_of(MOLECULES).bmg)
+    for other in (copy.deepcopy(mp), pickle.loads(pickle.dumps(mp))):
+        assert other.aux == "expose" and other.pop_aux() is None
+    assert mp.pop_aux() is not None
+
+
+def test_settings_make_another_of_its_kind():
+    given = dict(ratio=0.5, levels=2, assignment="gnn", max_clusters=[6, 2], positions=2, gate=True)
+    mp = DiffPoolBondMessagePassing(d_h=16, **given)
+    assert mp.settings == DiffPoolSettings(**given, aggregation="mean")
+    other = DiffPoolBondMessagePassing(d_h=16, **dataclasses.asdict(mp.settings))
+    assert other.hparams == mp.hparams
+    # those of no model leave the aggregation open
+    open_ = DiffPoolBondMessagePassing(**dataclasses.asdict(DiffPoolSettings()))
+    assert open_.aggregation == "mean"
+
+
+@pytest.mark.parametrize("cls", [DiffPoolBondMessagePassing, DiffPoolAtomMessagePassing])
+def test_a_subclass_may_have_messages_of_its_own(cls: type):
+    class Doubled(cls):
+        def message(self, H, bmg):
+            return 2 * super().message(H, bmg)
+
+    class DoubledStock(cls.__mro__[2]):
+        def message(self, H, bmg):
+            return 2 * super().message(H, bmg)
+
+    bmg = batch_of(POLYMERS[:6]).bmg
+    ours, stock = Doubled(d_h=16).eval(), DoubledStock(d_h=16).eval()
+    stock.load_state_dict({name: ours.state_dict()[name] for name in stock.state_dict()})
+    torch.testing.assert_close(ours.atom_embeddings(bmg), stock(bmg))
+
+
 def test_losses_only_in_training_mode():
     mp = DiffPoolBondMessagePassing(d_h=16, aux="expose", levels=2)
     bmg = bmg_of(MOLECULES)
@@ -325,7 +362,9 @@ def test_the_most_clusters_depend_on_what_assigns_atoms(assignment: str, most: i
     mp = DiffPoolBondMessagePassing(d_h=8, levels=2, assignment=assignment)
     assert mp.hparams["max_clusters"] == most
     assert [pool.max_clusters for pool in mp.pools] == [most, most]
-    assert DiffPoolSettings(assignment=assignment).max_clusters == most  # the loader's
+    assert DiffPoolSettings(assignment=assignment).most_clusters == (most,)  # the loader's
+    other = dataclasses.replace(DiffPoolSettings(), assignment=assignment)
+    assert other.most_clusters == (most,)
     asked = DiffPoolBondMessagePassing(d_h=8, assignment=assignment, max_clusters=5)
     assert asked.hparams["max_clusters"] == asked.pools[0].max_clusters == 5
     each = DiffPoolBondMessagePassing(d_h=8, levels=2, assignment=assignment, max_clusters=[5, 1])
@@ -370,7 +409,7 @@ def test_numbers_of_numpy_become_pythons():
         ({"readout": "first"}, "readout must be one of concat, last, but is 'first'"),
         ({"coarse_encoder": "gat"}, "coarse_encoder must be one of bond, atom, but is 'gat'"),
         ({"aggregation": "max"}, "aggregation must be one of mean, sum, norm, but is 'max'"),
-        ({"aggregation": None}, "aggregation must be one of mean, sum, norm, but is None"),
+        ({"aggregation": "max"}, "aggregation must be one of mean, sum, norm, but is 'max'"),
         ({"aggregation_norm": 0}, "aggregation_norm must be above 0, but is 0"),
         ({"link_weight": -1.0}, "link_weight must be a number of at least 0, but is -1.0"),
         ({"entropy_weight": "a"}, "entropy_weight must be a number of at least 0, but is 'a'"),

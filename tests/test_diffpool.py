@@ -162,6 +162,93 @@ class Convolution(nn.Module):
         return torch.zeros(len(x), 3).index_add(0, edge_index[1], rows) + self.bias
 
 
+class Asking(nn.Module):
+    """Remembers what it is given beside the node features."""
+
+    def __init__(self):
+        super().__init__()
+        self.linear = nn.Linear(5, 4)
+
+    def remember(self, x, *seen):
+        self.seen = seen
+        return self.linear(x)
+
+
+class OfFeatures(Asking):
+    def forward(self, x, edge_index, edge_attr):
+        return self.remember(x, edge_index, edge_attr)
+
+
+class OfAll(Asking):
+    edge_dim = 3  # as PyG's layers with edge features have it
+
+    def forward(self, x, edge_index, edge_weight=None, *, edge_attr=None, batch, size=None):
+        return self.remember(x, edge_index, edge_weight, edge_attr, batch, size)
+
+
+class WithoutFeatures(OfAll):
+    edge_dim = None  # as those made without
+
+
+class OfBatch(Asking):
+    def forward(self, x, batch, edge_attr=None):
+        return self.remember(x, batch, edge_attr)
+
+
+def test_a_network_is_given_what_its_arguments_name():
+    graph = batch()
+    edges, attr, w, of = graph.edge_index, graph.edge_attr, graph.edge_weight, graph.batch
+    for kind, expected in [
+        (OfFeatures, (edges, attr)),
+        (OfAll, (edges, w, attr, of, None)),
+        (WithoutFeatures, (edges, w, None, of, None)),
+        (OfBatch, (of, None)),  # no edge features without the edges
+    ]:
+        layer = DiffPool(5, 4, assignment=kind())
+        layer(graph)
+        given = layer.assignment.seen
+        assert all(a is b for a, b in zip(given, expected, strict=True)), kind
+
+
+def test_a_network_that_is_exchanged_is_given_what_it_asks_for():
+    layer, graph = DiffPool(5, 4), batch()
+    layer(graph)
+    layer.assignment = OfFeatures()
+    layer(graph)
+    assert layer.assignment.seen[0] is graph.edge_index
+    assert [name for name, _ in layer.named_parameters()][0] == "assignment.linear.weight"
+
+
+def test_a_network_that_requires_other_things_is_refused():
+    class Other(Asking):
+        def forward(self, x, edge_index, time):
+            return self.remember(x, time)
+
+    class Named(Asking):
+        def forward(self, x, *, time):
+            return self.remember(x, time)
+
+    for kind in (Other, Named):
+        message = f"may require node features, .*, but {kind.__name__} requires 'time' too"
+        with pytest.raises(ValueError, match=message):
+            DiffPool(5, 4, assignment=kind())
+
+
+def test_layers_of_pyg_see_features_of_edges_and_graphs():
+    pyg = pytest.importorskip("torch_geometric.nn")
+    sample = make_sample([5, 3], [8, 4], [3, 3], K=3, D=4, C=2).to(torch.float32)
+    layer = DiffPool(4, 3, assignment=pyg.GATv2Conv(4, 3, edge_dim=2))
+    layer(sample.graph)[0].x.square().sum().backward()
+    assert layer.assignment.lin_edge.weight.grad.abs().sum() > 0
+    DiffPool(4, 3, assignment=pyg.GATv2Conv(4, 3))(sample.graph)
+    net = pyg.GCN(4, 8, 2, 3, norm="GraphNorm")
+    layer = DiffPool(4, 3, 1.0, assignment=net).eval()
+    own = sample.graph.batch[sample.graph.edge_index[0]] == 0
+    tensors = sample.graph.edge_index[:, own], sample.graph.edge_attr[own]
+    first = Graph(sample.graph.x[:5], *tensors, sample.graph.edge_weight[own])
+    torch.testing.assert_close(layer(sample.graph)[1][:5], layer(first)[1])
+
+
 def test_a_traced_network_is_asked_for_scores_of_nodes():
     graph, plain = batch(), nn.Linear(5, 4)
     traced = torch.jit.trace(plain, torch.zeros(2, 5))
@@ -302,11 +389,14 @@ def test_states_that_are_not_finite_are_named():
         layer(given)
 
 
+@pytest.mark.parametrize("value", [-1.0, torch.inf, torch.nan])
 @pytest.mark.parametrize("compute_losses", [True, False])
-def test_negative_weights_are_named(compute_losses):
+def test_weights_that_are_none_are_named(compute_losses, value):
     given = batch()
-    wrong = given.replace(edge_weight=given.edge_weight.index_fill(0, torch.tensor([2]), -1.0))
-    with pytest.raises(ValueError, match=r"edge_weight must be at least 0, but edge_weight\[2\]"):
+    wrong = given.replace(edge_weight=given.edge_weight.index_fill(0, torch.tensor([2]), value))
+    with pytest.raises(
+        ValueError, match=r"edge_weight must be at least 0 and finite, but edge_weight\[2\]"
+    ):
         DiffPool(5, 4, 0.5)(wrong, compute_losses=compute_losses)
 
 

@@ -151,7 +151,7 @@ def test_tensors_that_were_exchanged_must_fit(made, name, value, expected):
         graph.plan  # noqa: B018
     setattr(graph, name, value)
     S = torch.full((len(graph.x), 2), 0.5)
-    for call in (lambda: coarsen(graph, S), lambda: DiffPool(2, 2)(graph)):
+    for call in (lambda: coarsen(graph, S), lambda: DiffPool(2, 2)(graph), graph.validate):
         with pytest.raises(ValueError, match=expected):
             call()
 

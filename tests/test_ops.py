@@ -127,7 +127,7 @@ def changed(i, p, value):
         ({"backend": "cuda"}, "unknown backend 'cuda' in the argument backend; expected one of"),
         (
             {"graph": GRAPH.replace(edge_weight=-GRAPH.edge_weight)},
-            r"edge_weight must be at least 0, but edge_weight\[\d\] is -",
+            r"edge_weight must be at least 0 and finite, but edge_weight\[\d\] is -",
         ),
     ],
 )

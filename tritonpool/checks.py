@@ -201,9 +201,14 @@ def check_weights(w: Tensor | None) -> None:
     Raises
     ------
     ValueError
-        if a weight is negative or NaN
+        if a weight is negative or not finite
     """
-    if w is not None and w.numel() and not bool(w.detach().amin() >= 0):
-        e = int((~(w >= 0)).nonzero()[0])
+    if w is None or not w.numel():
+        return
+    low, high = w.detach().aminmax()
+    if not bool((low >= 0) & (high < float("inf"))):
+        e = int((~((w >= 0) & (w < float("inf")))).nonzero()[0])
         value = float(w.detach()[e])
-        raise ValueError(f"edge_weight must be at least 0, but edge_weight[{e}] is {value:g}")
+        raise ValueError(
+            f"edge_weight must be at least 0 and finite, but edge_weight[{e}] is {value:g}"
+        )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from numbers import Integral, Real
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -21,6 +22,8 @@ from tritonpool.softmax import masked_softmax
 from tritonpool.top_k import best_only
 
 __all__ = ["DiffPool"]
+
+NAMED = ("edge_weight", "edge_attr", "batch")  # what an assignment network may have by name
 
 
 def _weights_up_to_one(graph: Graph) -> Graph:
@@ -49,6 +52,43 @@ def _parameters(network: nn.Module) -> list[inspect.Parameter]:
     return found
 
 
+class _Asked(NamedTuple):
+    """What the ``forward`` of an assignment network asks for beside the node features."""
+
+    edges: bool  # edge_index, by its place
+    named: tuple[str, ...]  # some of NAMED
+
+
+def _asked_by(network: nn.Module) -> _Asked:
+    """What a network is to be given.
+
+    Raises
+    ------
+    ValueError
+        if it requires something else
+    """
+    wanted = _parameters(network)
+    others = [p for p in wanted if p.name not in NAMED]
+    by_place = [
+        p
+        for p in others
+        if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD) and p.default is p.empty
+    ]
+    by_name = [p for p in others if p.kind is p.KEYWORD_ONLY and p.default is p.empty]
+    if unknown := by_place[2:] + by_name:
+        raise ValueError(
+            f"the forward of assignment may require node features, edge_index, "
+            f"{', '.join(NAMED[:-1])} and {NAMED[-1]}, but {type(network).__name__} requires "
+            f"{unknown[0].name!r} too"
+        )
+    edges = len(by_place) > 1
+    names = {p.name for p in wanted} & set(NAMED if edges else ("batch",))
+    # PyG's layers refuse edge features if they were made without a width for them
+    if any(getattr(module, "edge_dim", 0) is None for module in network.modules()):
+        names.discard("edge_attr")
+    return _Asked(edges, tuple(name for name in NAMED if name in names))
+
+
 class DiffPool(nn.Module):
     r"""Differentiable pooling (Ying et al., NeurIPS 2018, arXiv:1806.08804) with bond features.
 
@@ -73,8 +113,10 @@ class DiffPool(nn.Module):
     assignment : nn.Module | None, default=None
         the network that scores nodes, ``V x in_channels`` to ``V x K``. Called with the node
         features, or, if its ``forward`` requires two arguments, with node features and
-        ``edge_index`` as PyG's convolutions are, and if it has one named ``edge_weight``, with the
-        weights too. ``None`` means an MLP with one hidden layer
+        ``edge_index`` as PyG's convolutions are. Of ``edge_weight``, ``edge_attr`` and ``batch`` it
+        is given those that its ``forward`` has arguments for, by these names; the first two with
+        ``edge_index`` only, and no ``edge_attr`` if a layer has an attribute ``edge_dim`` that is
+        ``None``. ``None`` means an MLP with one hidden layer
     drop_self_loops : bool, default=True
         leave out the coarse edges from a cluster to itself
     temperature : float, default=1.0
@@ -88,8 +130,10 @@ class DiffPool(nn.Module):
     ------
     ValueError
         if ``in_channels`` or ``max_clusters`` is below 1, ``top_k`` below 2, ``ratio`` outside
-        (0, 1] or ``temperature`` not above 0
+        (0, 1] or ``temperature`` not above 0, or if ``assignment`` requires other arguments
     """
+
+    assignment: nn.Module
 
     def __init__(
         self,
@@ -130,10 +174,11 @@ class DiffPool(nn.Module):
                 nn.Linear(in_channels, in_channels), nn.ReLU(), nn.Linear(in_channels, max_clusters)
             )
         self.assignment = assignment
-        wanted = _parameters(assignment)
-        by_place = [p for p in wanted if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
-        self._wants_edges = sum(p.default is p.empty for p in by_place) > 1
-        self._wants_weights = self._wants_edges and any(p.name == "edge_weight" for p in wanted)
+
+    def __setattr__(self, name: str, value: object) -> None:
+        if name == "assignment":  # another one may ask for other things
+            self._asked = _asked_by(value)
+        super().__setattr__(name, value)
 
     def reset_parameters(self) -> None:
         """Draw all weights anew."""
@@ -148,9 +193,10 @@ class DiffPool(nn.Module):
 
     def scores(self, graph: Graph) -> Tensor:
         """The unmasked scores, ``V x K``."""
-        args = (graph.x, graph.edge_index) if self._wants_edges else (graph.x,)
-        more = {"edge_weight": graph.edge_weight} if self._wants_weights else {}
-        logits = self.assignment(*args, **more)
+        args = (graph.x, graph.edge_index) if self._asked.edges else (graph.x,)
+        logits = self.assignment(
+            *args, **{name: getattr(graph, name) for name in self._asked.named}
+        )
         if not isinstance(logits, Tensor) or not logits.is_floating_point():
             what = logits.dtype if isinstance(logits, Tensor) else type(logits).__name__
             raise ValueError(
@@ -195,7 +241,7 @@ class DiffPool(nn.Module):
         ------
         ValueError
             if ``hard`` is used in training mode, if a shape does not fit, or, for tensors on the
-            CPU, if a score is not finite or an edge weight negative
+            CPU, if a score is not finite or an edge weight negative or not finite
         """
         if hard and self.training:
             raise ValueError("hard=True has no gradient and is for inference: call eval() first")

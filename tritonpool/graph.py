@@ -286,14 +286,16 @@ class Graph:
         Raises
         ------
         ValueError
-            if an index is out of range or joins two graphs, ``batch`` decreases, a weight is
-            negative or NaN, or ``S`` has a wrong shape, NaN, negative entries, nonzero entries
-            beyond a graph's clusters, or a cluster out of range or twice for a node
+            if a tensor was exchanged for one that does not fit the others, an index is out of range
+            or joins two graphs, ``batch`` decreases, a weight is negative or not finite, or ``S``
+            has a wrong shape, NaN, negative entries, nonzero entries beyond a graph's clusters, or
+            a cluster out of range or twice for a node
         """
         from tritonpool.checks import check_assignment, check_clusters, check_weights
         from tritonpool.planning import coarse_plan
         from tritonpool.top_k import TopK, as_dense
 
+        check_graph(self)
         plan = self.plan
         check_weights(self.edge_weight)
         if S is not None:

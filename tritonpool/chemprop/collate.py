@@ -31,29 +31,40 @@ class PlannedMolGraph(BatchMolGraph):
         a batch on the CPU, whose tensors are shared
     """
 
-    __slots__ = ("plan",)
+    __slots__ = ("_of", "_plan")
 
     def __init__(self, bmg: BatchMolGraph):
         for name in TENSORS:
             setattr(self, name, getattr(bmg, name))
         self._BatchMolGraph__size = len(bmg)  # a field of chemprop's class, which lightning reads
-        self.plan = Plan.build(bmg.batch, bmg.edge_index, len(bmg.V), len(bmg))
+        self._keep(Plan.build(bmg.batch, bmg.edge_index, len(bmg.V), len(bmg)))
 
-    def __len__(self) -> int:
-        return self.plan.num_graphs
+    def _keep(self, plan: Plan | None) -> None:
+        """Remember the plan, and what it was made of."""
+        self._plan, self._of = plan, (self.batch, self.edge_index)
+
+    @property
+    def plan(self) -> Plan | None:
+        """``None`` once ``batch`` or ``edge_index`` was exchanged, as augmentations do."""
+        batch, edge_index = self._of
+        return self._plan if batch is self.batch and edge_index is self.edge_index else None
 
     def to(self, device: str | torch.device) -> None:
         """Move this batch to ``device``, in place; from page-locked memory without waiting, to the
         CPU only when all is there."""
+        plan = self.plan
         for name in TENSORS:
             setattr(self, name, send(getattr(self, name), device))
-        self.plan = self.plan.to(device)
+        self._keep(None if plan is None else plan.to(device))
 
     def pin_memory(self) -> PlannedMolGraph:
         """Move the tensors to page-locked memory, in place; the data loader asks for it."""
+        plan = self.plan
         for name in TENSORS:
             setattr(self, name, getattr(self, name).pin_memory())
-        self.plan.extras.update({k: v.pin_memory() for k, v in self.plan.extras.items()})
+        if plan is not None:
+            plan.extras.update({k: v.pin_memory() for k, v in plan.extras.items()})
+        self._keep(plan)
         return self
 
 

@@ -31,6 +31,10 @@ from tritonpool.chemprop.settings import DiffPoolSettings
 __all__ = ["to_diffpool"]
 
 KEPT = ("batch_norm", "metrics", "warmup_epochs", "init_lr", "max_lr", "final_lr", "X_d_transform")
+BLOCKS = {
+    BondMessagePassing: DiffPoolBondMessagePassing,
+    AtomMessagePassing: DiffPoolAtomMessagePassing,
+}
 AGGREGATIONS = {MeanAggregation: "mean", SumAggregation: "sum", NormAggregation: "norm"}
 
 
@@ -47,11 +51,8 @@ def _aggregation_of(agg: Aggregation) -> str:
 def _convert_block(block: MessagePassing, settings: dict[str, object]) -> MessagePassing:
     if isinstance(block, DiffPoolMixin):
         return block
-    if isinstance(block, BondMessagePassing):
-        cls = DiffPoolBondMessagePassing
-    elif isinstance(block, AtomMessagePassing):
-        cls = DiffPoolAtomMessagePassing
-    else:
+    cls = BLOCKS.get(type(block))  # what a subclass does otherwise would be lost
+    if cls is None:
         raise ValueError(
             "message_passing must be chemprop's BondMessagePassing or AtomMessagePassing, but is "
             f"{type(block).__name__}"
@@ -59,6 +60,8 @@ def _convert_block(block: MessagePassing, settings: dict[str, object]) -> Messag
     hparams = copy.deepcopy({k: v for k, v in block.hparams.items() if k != "cls"})
     converted = cls(**hparams, **settings)
     converted.load_state_dict(converted.state_dict() | block.state_dict())
+    for name, parameter in block.named_parameters():
+        converted.get_parameter(name).requires_grad_(parameter.requires_grad)
     return converted
 
 
@@ -73,14 +76,15 @@ def to_diffpool(
 ) -> DiffPoolMPNN | DiffPoolMulticomponentMPNN:
     """A DiffPool model with the encoder weights and settings of a chemprop model.
 
-    The encoder keeps its weights, so that a pretrained one can be given. The predictor is made anew
-    with the same settings, because its input is wider. Blocks that are DiffPool already keep their
-    own settings.
+    The encoder keeps its weights, and which of them are frozen, so that a pretrained one can be
+    given. The predictor and a batch normalisation are made anew with the same settings, because
+    their input is wider. Blocks that are DiffPool already keep their own settings. The new model is
+    in training mode, on the device and of the dtype of the encoder.
 
     Parameters
     ----------
     model : MPNN | MulticomponentMPNN
-        a model of chemprop, which is left as it is
+        a model of chemprop, which is left as it is; nothing is shared with it
     settings : DiffPoolSettings | None, default=None
         the settings of the DiffPool levels; ``None`` means the default ones
 
@@ -93,7 +97,7 @@ def to_diffpool(
     ------
     ValueError
         if the model predicts atom or bond targets, or if its message passing or aggregation has no
-        DiffPool form
+        DiffPool form, as a subclass has not
     """
     if not isinstance(model, MPNN):
         raise ValueError(
@@ -123,8 +127,8 @@ def to_diffpool(
         descriptors = model.predictor.input_dim - mp.output_dim
         predictor = _convert_predictor(model.predictor, converted.output_dim + descriptors)
     cls = DiffPoolMulticomponentMPNN if multi else DiffPoolMPNN
-    kept = {key: model.hparams[key] for key in KEPT}
-    result = cls(converted, agg, predictor, **kept)
+    kept = copy.deepcopy({key: model.hparams[key] for key in KEPT})
+    result = cls(converted, agg, predictor, **kept).to(next(mp.parameters()))
     if is_own:
         result.load_state_dict(model.state_dict())
     return result

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, fields
 
 import torch
 from chemprop.data import BatchMolGraph
@@ -25,6 +25,7 @@ from tritonpool.segments import edge_messages, node_sum, source_rows
 __all__ = ["DiffPoolAtomMessagePassing", "DiffPoolBondMessagePassing", "DiffPoolMixin"]
 
 HEADS = {"mlp": NodeScores, "gnn": NeighbourScores, "rings": NodeScores}
+STOCK_MESSAGES = BondMessagePassing.message, AtomMessagePassing.message
 ENCODERS = {"bond": WeightedBondMessagePassing, "atom": WeightedAtomMessagePassing}
 
 PARAMETERS = """
@@ -39,14 +40,16 @@ PARAMETERS = """
 normalize, cluster_features, gate, coarse_encoder, coarse_hidden, coarse_depth, link_weight, \
 entropy_weight
         as in :class:`~tritonpool.chemprop.settings.DiffPoolSettings`
-    aggregation : str, default="mean"
-        how the nodes of a molecule are aggregated at each level: ``"mean"``, ``"sum"``, ``"norm"``
+    aggregation : str | None, default="mean"
+        how the nodes of a molecule are aggregated at each level: ``"mean"``, ``"sum"``, ``"norm"``;
+        ``None`` is ``"mean"``
     aggregation_norm : float, default=100.0
         the constant by which ``"norm"`` divides
     aux : str, default="inject"
         what happens to the auxiliary losses in training mode: ``"inject"`` adds their gradient in
         the backward pass, which works under any model and training loop; ``"expose"`` keeps them
-        for :meth:`pop_aux`. Not saved: a loaded model injects
+        for :meth:`pop_aux`, which must then be called after each step. Not in chemprop's files: a
+        model that was loaded from one injects
 
     Raises
     ------
@@ -73,7 +76,7 @@ class DiffPoolMixin:
         max_clusters: int | Sequence[int] | None = None,
         assignment: str = "mlp",
         readout: str = "concat",
-        aggregation: str = "mean",
+        aggregation: str | None = "mean",
         aggregation_norm: float = 100.0,
         temperature: float = 1.0,
         top_k: int | None = None,
@@ -98,7 +101,7 @@ class DiffPoolMixin:
             max_clusters=max_clusters,
             assignment=assignment,
             readout=readout,
-            aggregation=aggregation,
+            aggregation="mean" if aggregation is None else aggregation,
             temperature=temperature,
             top_k=top_k,
             positions=positions,
@@ -112,13 +115,15 @@ class DiffPoolMixin:
             link_weight=link_weight,
             entropy_weight=entropy_weight,
         )
-        if checked.aggregation is None:
-            raise ValueError("aggregation must be one of mean, sum, norm, but is None")
         if not aggregation_norm > 0:
             raise ValueError(f"aggregation_norm must be above 0, but is {aggregation_norm}")
         aggregation_norm = float(aggregation_norm)
         super().__init__(*args, **kwargs)
-        self.hparams.update(asdict(checked), aggregation_norm=aggregation_norm)
+        self.hparams.update(
+            asdict(checked),
+            max_clusters=checked.some_max_clusters,  # a later version may have another default
+            aggregation_norm=aggregation_norm,
+        )
         self.hparams.pop("aux", None)  # a property of the training loop, not of the model
 
         self.readout = checked.readout
@@ -180,6 +185,15 @@ class DiffPoolMixin:
             self.normalize = self.hparams["normalize"] = "none"
         super()._load_from_state_dict(state, prefix, metadata, *rest)
 
+    def __getstate__(self) -> dict[str, object]:
+        """For copies and pickles: losses that are kept belong to a step of this very module."""
+        return self.__dict__ | {"_aux": []}
+
+    @property
+    def settings(self) -> DiffPoolSettings:
+        """Those of the levels, as a data loader takes them."""
+        return DiffPoolSettings(**{f.name: self.hparams[f.name] for f in fields(DiffPoolSettings)})
+
     @property
     def output_dim(self) -> int:
         """Width of the rows that :meth:`forward` returns."""
@@ -188,16 +202,18 @@ class DiffPoolMixin:
     def _encode(self, bmg: BatchMolGraph, V_d: Tensor | None, plan: Plan) -> Tensor:
         """The atom states of an already transformed batch, as chemprop's ``forward`` has them; but
         the sums over bonds follow the plan, which takes a fraction of the time of a scatter."""
+        planned = type(self).message in STOCK_MESSAGES  # and not that of a subclass
         H_0 = self.initialize(bmg)
         H = self.tau(H_0)
         for _ in range(1, self.depth):
             if self.undirected:
                 H = (H + H.index_select(0, bmg.rev_edge_index)) / 2
-            H = self.update(self._messages(H, bmg, plan), H_0)
+            M = self._messages(H, bmg, plan) if planned else self.message(H, bmg)
+            H = self.update(M, H_0)
         return self.finalize(node_sum(H, None, plan), bmg.V, V_d)
 
     def _messages(self, H: Tensor, bmg: BatchMolGraph, plan: Plan) -> Tensor:
-        """What the class's ``message`` computes."""
+        """What chemprop's ``message`` computes."""
         raise NotImplementedError
 
     def atom_embeddings(self, bmg: BatchMolGraph, V_d: Tensor | None = None) -> Tensor:

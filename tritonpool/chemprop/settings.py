@@ -158,8 +158,6 @@ class DiffPoolSettings:
             if getattr(self, name) is not None:
                 _whole(name, getattr(self, name), least)
         _choice("assignment", self.assignment, ASSIGNMENTS)
-        if self.max_clusters is None:
-            object.__setattr__(self, "max_clusters", default_max_clusters(self.assignment))
         for most in self.most_clusters:
             _whole("max_clusters", most, 1)
         if len(self.most_clusters) != self.levels:
@@ -198,7 +196,13 @@ class DiffPoolSettings:
             _number(name, value, ok, "a number of at least 0")
 
     @property
-    def most_clusters(self) -> tuple[int, ...]:
-        """``max_clusters`` of each level."""
+    def some_max_clusters(self) -> int | tuple[int, ...]:
+        """``max_clusters``, or what ``None`` stands for."""
         given = self.max_clusters
+        return default_max_clusters(self.assignment) if given is None else given
+
+    @property
+    def most_clusters(self) -> tuple[int, ...]:
+        """The most clusters of each level."""
+        given = self.some_max_clusters
         return given if isinstance(given, tuple) else (given,) * self.levels
