@@ -28,24 +28,27 @@ POOLED = [
 
 
 @pytest.mark.parametrize(
-    "limit, batch_size, ratio",
+    "limit, usual, batch_size, ratio",
     [
-        (1.0, 16, 0.1),  # 10.9 is within 10 % of 10
-        (1.5, 64, 0.25),  # 15.5 is not within 10 % of 14
-        (2.0, 64, 0.5),
-        (0.5, 16, 0.1),  # none is that fast: the fastest
+        (1.0, 0.25, 16, 0.1),  # 10.9 is within 10 % of 10
+        (1.5, 0.25, 64, 0.25),  # 15.5 is not within 10 % of 14
+        (2.0, 0.25, 64, 0.25),  # a larger one would be affordable too
+        (2.0, 0.3, 64, 0.5),  # the usual one was not measured
+        (0.5, 0.25, 16, 0.1),  # none is that fast: the fastest
     ],
 )
-def test_the_largest_affordable_ratio_and_the_smallest_good_batch(limit, batch_size, ratio):
-    best = recommend(PLAIN + POOLED, limit)
+def test_the_usual_or_largest_affordable_ratio_and_the_smallest_good_batch(
+    limit, usual, batch_size, ratio
+):
+    best = recommend(PLAIN + POOLED, limit, usual)
     assert (best.batch_size, best.ratio) == (batch_size, ratio)
 
 
 def test_what_does_not_fit_is_not_recommended():
     rows = [*PLAIN, row(16, 0.25, 14.0), row(64, 0.25, None)]
-    assert recommend(rows, 1.5) is rows[2]
-    assert recommend([*PLAIN, row(16, 0.25, None)], 1.5) is None
-    assert recommend([row(16, None, None), row(16, 0.25, 14.0)], 1.5).ratio == 0.25
+    assert recommend(rows, 1.5, 0.25) is rows[2]
+    assert recommend([*PLAIN, row(16, 0.25, None)], 1.5, 0.25) is None
+    assert recommend([row(16, None, None), row(16, 0.25, 14.0)], 1.5, 0.25).ratio == 0.25
 
 
 def test_affordable_ratios():

@@ -62,10 +62,20 @@ def test_the_tables_hold_the_models_clusters(tmp_path, data, model, capsys):
     assert len(molecules) == 2 * len(texts)
     page = (tmp_path / "clusters.html").read_text()
     assert page.count("<figure>") == 3 * 2 and "row 2, level 2: " in page
+    assert f"<h1>Clusters of {model / 'model_0' / 'best.pt'}</h1>" in page
     printed = capsys.readouterr().out
     mean = molecules[molecules.level == 2].used.mean()
     (line,) = [line for line in printed.splitlines() if line.startswith("| smiles | 2 |")]
     assert float(line.split("|")[5]) == pytest.approx(mean, abs=0.006)
+
+
+def test_a_training_is_no_place_for_tables(data, model, capsys):
+    before = sorted(model.rglob("*"))
+    assert clusters(data, model, model) == 2
+    message = (
+        f"argument --output-dir: {str(model)!r} holds a training (model_0/checkpoints/last.ckpt)"
+    )
+    assert message in capsys.readouterr().err and sorted(model.rglob("*")) == before
 
 
 def test_without_pictures_there_is_no_page(tmp_path, data, model):

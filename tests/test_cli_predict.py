@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from cli_tools import (
+    OLD_NUMPY,
     SHORT,
     SMALL,
     chemprop_command,
@@ -18,8 +19,6 @@ from cli_tools import (
 )
 from rdkit import Chem
 
-# chemprop's own
-OLD_NUMPY = pytest.mark.filterwarnings("ignore:__array_wrap__:DeprecationWarning")
 COMMANDS = {"predict": (), "fingerprint": ("--ffn-block-index", 1)}
 
 
@@ -252,6 +251,7 @@ def test_numbers_out_of_range(refused, data, words, message):
 )
 def test_numbers_of_uncertainties_out_of_range(data, model, capsys, option, value, message):
     words = ("--uncertainty-method", "dropout", option, value)
+    words += ("--calibration-method", "conformal-regression", "--cal-path", data)
     assert tritonpool("predict", "-i", data, "--model-paths", model, *words) == 2
     assert f"argument {option}: {message}" in capsys.readouterr().err
     assert not list(data.parent.glob("*_preds*"))
@@ -348,10 +348,12 @@ def test_a_config_file_that_cannot_be_read_is_passed_over(tmp_path, data, capsys
     assert "the results may be wrong" not in capsys.readouterr().err
 
 
+@OLD_NUMPY
 def test_limits_where_the_loss_was_bounded(tmp_path, data, model, capsys):
     limits = write_table(tmp_path / "limits.csv", 24, y=lambda row, _: f"{'<>'[row % 2]}{row}.5")
     assert train(limits, tmp_path / "m", "--loss-function", "bounded-mse") == 0
     words = ("predict", "-i", data, "-o", tmp_path / "p.csv", "--cal-path", limits)
+    words += ("--uncertainty-method", "dropout", "--calibration-method", "zscaling")
     assert tritonpool(*words, "--model-paths", tmp_path / "m") == 0
     capsys.readouterr()
     assert tritonpool(*words, "--model-paths", model) == 1
@@ -394,7 +396,8 @@ def test_a_checkpoint_beside_a_model_file(tmp_path, data):
     models = (tmp_path / "m/model_0/checkpoints/last.ckpt", tmp_path / "m/model_1/best.pt")
     words = ("predict", "-i", data, "-o", tmp_path / "p.csv", "--model-paths")
     assert tritonpool(*words, *models, "--uncertainty-method", "ensemble") == 0
-    assert tritonpool(*words, *models[::-1], "--cal-path", data) == 0
+    words = (*words, *models[::-1], "--uncertainty-method", "ensemble")
+    assert tritonpool(*words, "--cal-path", data, "--calibration-method", "zscaling") == 0
 
 
 def test_a_config_file_counts_beside_its_own_models_only(

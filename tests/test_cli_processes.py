@@ -36,9 +36,11 @@ def ignores_interrupts() -> bool:
 def test_they_share_threads_and_log_here(caplog, monkeypatch):
     caplog.set_level(logging.WARNING, "tritonpool")
     monkeypatch.setattr(torch, "get_num_threads", lambda: 7)
-    with processes(2) as pool:
-        found = list(pool.map(tell, ["one", "two"]))
-        assert pool.submit(ignores_interrupts).result()
+    before = signal.getsignal(signal.SIGINT)
+    with processes(2) as submit:
+        found = [call.result() for call in [submit(tell, text) for text in ("one", "two")]]
+        assert submit(ignores_interrupts).result()
+    assert signal.getsignal(signal.SIGINT) is before
     assert all(pid != os.getpid() for pid, _ in found)
     assert [threads for _, threads in found] == [3, 3]
     assert sorted(caplog.messages) == ["from one", "from two"]
@@ -46,11 +48,11 @@ def test_they_share_threads_and_log_here(caplog, monkeypatch):
 
 def test_an_error_ends_all(tmp_path):
     path = tmp_path / "slept"
-    with pytest.raises(ValueError, match="too hot"), processes(2) as pool:
-        pool.submit(fail_or_wait, path)
+    with pytest.raises(ValueError, match="too hot"), processes(2) as submit:
+        submit(fail_or_wait, path)
         while not path.with_suffix(".begun").exists():
             time.sleep(0.05)
-        pool.submit(fail_or_wait, None).result()
+        submit(fail_or_wait, None).result()
     assert not multiprocessing.active_children() and not path.exists()
 
 
@@ -59,9 +61,9 @@ import os, time
 from tritonpool.cli.processes import processes
 
 if __name__ == "__main__":
-    with processes(1) as pool:
-        print(pool.submit(os.getpid).result(), flush=True)
-        pool.submit(time.sleep, 300)
+    with processes(1) as submit:
+        print(submit(os.getpid).result(), flush=True)
+        submit(time.sleep, 300)
         os._exit(1)
 """
 

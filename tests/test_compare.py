@@ -149,6 +149,10 @@ def test_the_quickest_of_the_best_is_recommended():
         "Begin with rings: not told apart from the best, diffpool, and an epoch takes 0.67 times "
         "as long."
     )
+    # of two splits time decides nothing
+    found = study(dmpnn=[0.5, 0.6], rings=[0.4, 0.59], seconds={"dmpnn": 0.1, "rings": 9.0})
+    assert found.recommended() == "rings"
+    assert findings(found)[-1] == "Begin with rings: the best here, but 2 splits cannot tell."
     # hardly any time is no reason to leave the best
     found = study(dmpnn=REFERENCE, diffpool=LOWER, rings=near, seconds=seconds | {"diffpool": 2.2})
     assert found.recommended() == "diffpool"
@@ -171,7 +175,8 @@ def test_one_split_decides_nothing():
         "diffpool: m 20.0 % lower than dmpnn, better on 1 of 1; one split says nothing about "
         "others."
     )
-    assert found.recommended() == "dmpnn"
+    assert found.recommended() == "diffpool"  # and not the quicker one
+    assert findings(found)[-1] == "Begin with diffpool: the best here, but 1 split cannot tell."
     assert cells(markdown(found).splitlines()[3])[2:5] == ["-20.0 %", "-", "1 of 1"]
 
 

@@ -55,13 +55,13 @@ def affordable(rows: Sequence[Row], max_slowdown: float) -> list[float]:
     return sorted(ratio for ratio in shortest if ratio is not None and shortest[ratio] <= limit)
 
 
-def recommend(rows: Sequence[Row], max_slowdown: float) -> Row | None:
+def recommend(rows: Sequence[Row], max_slowdown: float, usual: float) -> Row | None:
     """The setting to begin with.
 
-    The largest :func:`affordable` ratio, or the ratio with the shortest epoch if there is none;
-    and with it the smallest batch whose epoch takes at most 10 % longer than the shortest, because
-    smaller batches mean more updates. Time alone decides; the test error is for the user to
-    compare.
+    The ``usual`` ratio if it is :func:`affordable`, else the largest that is, or the ratio with the
+    shortest epoch if none is; and with it the smallest batch whose epoch takes at most 10 % longer
+    than the shortest, because smaller batches mean more updates. Time alone decides; the test error
+    is for the user to compare.
 
     Returns
     -------
@@ -73,7 +73,10 @@ def recommend(rows: Sequence[Row], max_slowdown: float) -> Row | None:
         return None
     shortest = _shortest_epochs(pooled)
     within = affordable(rows, max_slowdown)
-    ratio = within[-1] if within else min(sorted(shortest), key=shortest.get)
+    if within:
+        ratio = usual if usual in within else within[-1]
+    else:
+        ratio = min(sorted(shortest), key=shortest.get)
     enough = (1 + BATCH_GAIN) * shortest[ratio]
     fast = [row for row in pooled if row.ratio == ratio and row.epoch_seconds <= enough]
     return min(fast, key=lambda row: row.batch_size)

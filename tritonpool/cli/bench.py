@@ -23,7 +23,7 @@ from tritonpool.cli.data import Prepared, draw, make_train_loader, prepare, read
 from tritonpool.cli.errors import InputError, UsageError
 from tritonpool.cli.fit import make_model, trainer_options
 from tritonpool.cli.info import collect
-from tritonpool.cli.options import from_file, given_options, set_on_purpose
+from tritonpool.cli.options import DEFAULTS, from_file, given_options, set_on_purpose
 from tritonpool.cli.quiet import only_progress
 from tritonpool.cli.ranges import fraction, non_negative, whole_number
 from tritonpool.cli.train import TrainSubcommand
@@ -80,8 +80,8 @@ class BenchSubcommand(TrainSubcommand):
             "--max-slowdown",
             type=non_negative,
             default=1.5,
-            help="recommend the largest ratio whose epoch takes at most this many times that of "
-            "D-MPNN (default: %(default)s)",
+            help=f"recommend ratio {DEFAULTS.ratio:g} if an epoch takes at most this many times "
+            "that of D-MPNN, else the largest ratio that does (default: %(default)s)",
         )
         return parser
 
@@ -145,7 +145,7 @@ class BenchSubcommand(TrainSubcommand):
             grid = _Grid(args, data, len(train[0]))
             atoms, bonds = timing.graph_sizes(data.train_loader)
             rows = grid.measure()
-        best = recommend(rows, args.max_slowdown)
+        best = recommend(rows, args.max_slowdown, DEFAULTS.ratio)
         bins = report.histogram(atoms)
         table = report.markdown(rows, bins, best)
         record = {
@@ -186,7 +186,9 @@ def _advice(best: Row | None, rows: Sequence[Row], args: argparse.Namespace) -> 
     plain = [row.epoch_seconds for row in rows if row.ratio is None and row.epoch_seconds]
     times = f", {best.epoch_seconds / min(plain):.2f} times the shortest of D-MPNN" if plain else ""
     limit = f"--max-slowdown {args.max_slowdown:g}"
-    if affordable(rows, args.max_slowdown):
+    if (within := affordable(rows, args.max_slowdown)) and DEFAULTS.ratio in within:
+        ratio = f"the usual ratio, which is within {limit}"
+    elif within:
         ratio = f"the largest ratio within {limit}"
     else:
         ratio = f"the ratio with the shortest epoch, since none is within {limit}"

@@ -10,7 +10,6 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import torch
-from chemprop.cli.common import find_models
 from chemprop.cli.train import FoundationModels
 from lightning.pytorch.accelerators import AcceleratorRegistry
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
@@ -20,7 +19,7 @@ from tritonpool.cli.activation import check_activation
 from tritonpool.cli.errors import InputError, UsageError
 from tritonpool.cli.limits import check_numbers_of_training
 from tritonpool.cli.options import flag
-from tritonpool.cli.saved import columns_of, saved_encoder
+from tritonpool.cli.saved import columns_of, model_files, saved_encoder
 from tritonpool.cli.tasks import check_task
 
 __all__ = [
@@ -97,7 +96,7 @@ def check_options(args: argparse.Namespace) -> None:
     check_numbers_of_training(args)
     _check_split_key(args)
     check_activation(args)
-    if args.checkpoint and not find_models(args.checkpoint):
+    if args.checkpoint and not model_files(args.checkpoint):
         raise InputError(f"argument --checkpoint: there is no .pt file in {args.checkpoint[0]}")
 
 
@@ -274,7 +273,7 @@ def check_components(args: argparse.Namespace) -> None:
         If one has not, or cannot be read.
     """
     columns = columns_of(args)
-    named = [("checkpoint", path) for path in find_models(args.checkpoint or [])]
+    named = [("checkpoint", path) for path in model_files(args.checkpoint or [])]
     named += [("model_frzn", args.model_frzn), ("from_foundation", _foundation_file(args))]
     for name, path in named:
         if path is None:

@@ -19,7 +19,7 @@ from rdkit import Chem
 from torch.utils.data import DataLoader
 
 from tritonpool.chemprop.message_passing import DiffPoolMixin
-from tritonpool.cli.checks import check_writable, on_gpu, output_folder
+from tritonpool.cli.checks import check_writable, earlier_training, on_gpu, output_folder
 from tritonpool.cli.data import unsplit_loader
 from tritonpool.cli.errors import InputError, UsageError
 from tritonpool.cli.features import check_feature_files, check_fit
@@ -107,6 +107,11 @@ def run(args: argparse.Namespace) -> None:
     texts = smiles_by_column(args.test_path, args)
     paths = _models(args)
     warn_of_differences(paths, args, ("molecule_featurizers",))
+    if (model := earlier_training(args.output_dir)) is not None:
+        raise UsageError(
+            f"argument --output-dir: {str(args.output_dir)!r} holds a training "
+            f"({model.relative_to(args.output_dir)}); name another folder"
+        )
     check_writable(args.output_dir)
     loader = unsplit_loader(args, len(texts) > 1)
     for number, path in enumerate(paths):
@@ -115,7 +120,7 @@ def run(args: argparse.Namespace) -> None:
         if number == 0:
             _remove_earlier(args.output_dir)
         with output_folder(out):
-            _write(found, out, args.pictures)
+            _write(found, out, args.pictures, path)
         print(f"{path}\n\n{_table(found)}\n")
     print(f"Tables and pictures are in {args.output_dir}.")
 
@@ -181,7 +186,7 @@ def _remove_earlier(folder: Path) -> None:
             each.rmdir()
 
 
-def _write(found: list[Pooled], out: Path, pictures: int) -> None:
+def _write(found: list[Pooled], out: Path, pictures: int, model: Path) -> None:
     atoms, molecules, drawn = [], [], []
     for each in found:
         where = {"row": each.row, "column": each.column, "level": each.level}
@@ -196,7 +201,7 @@ def _write(found: list[Pooled], out: Path, pictures: int) -> None:
     pd.DataFrame(atoms).to_csv(out / ATOMS, index=False, float_format="%.6g")
     pd.DataFrame(molecules).to_csv(out / MOLECULES, index=False, float_format="%.6g")
     if drawn:
-        (out / PAGE).write_text(page("Clusters", drawn), encoding="utf-8")
+        (out / PAGE).write_text(page(f"Clusters of {model}", drawn), encoding="utf-8")
 
 
 def _table(found: list[Pooled]) -> str:

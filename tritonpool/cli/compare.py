@@ -142,7 +142,8 @@ class CompareSubcommand(TrainSubcommand):
         found = set_on_purpose(cls.parser, words, ("num_replicates",))
         # a training's file says 1, its default
         if not found or ("num_replicates" in filed and args.num_replicates == 1):
-            args.num_replicates = SPLITS
+            drawn = args.splits_file is None and args.splits_column is None
+            args.num_replicates = SPLITS if drawn else 1
         if args.output_dir is None or "output_dir" in filed:  # the file's is that of its training
             args.output_dir = Path("comparison")
         if args.metrics is None and args.task_type.startswith("regression"):

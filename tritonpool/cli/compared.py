@@ -169,9 +169,13 @@ def train_all(settings: Sequence[Setting], jobs: int) -> dict[str, list[Trained]
     start = time.perf_counter()
     with closing(_train(waiting, jobs)) as trained:
         for done, (setting, split, row) in enumerate(trained, 1):
-            left = (time.perf_counter() - start) / done * (len(waiting) - done) / 60
-            tell(setting, split, row, f", about {left:.0f} min left" if done < len(waiting) else "")
+            left = (time.perf_counter() - start) / done * (len(waiting) - done)
+            tell(setting, split, row, f", about {_duration(left)} left" if left else "")
     return {setting.name: [rows[setting.name, split] for split in splits] for setting in settings}
+
+
+def _duration(seconds: float) -> str:
+    return f"{seconds:.0f} s" if seconds < 90 else f"{seconds / 60:.0f} min"
 
 
 def _train(waiting: list[tuple[Setting, int]], jobs: int) -> Iterator[tuple[Setting, int, Trained]]:
@@ -180,11 +184,11 @@ def _train(waiting: list[tuple[Setting, int]], jobs: int) -> Iterator[tuple[Sett
         yield from ((setting, i, _train_one(setting.alone(i), i)) for setting, i in waiting)
         return
     calls, running = iter(waiting), {}
-    with processes(min(jobs, len(waiting))) as pool:
+    with processes(min(jobs, len(waiting))) as submit:
         try:
             while True:
                 for setting, i in islice(calls, jobs - len(running)):
-                    call = pool.submit(_train_one, setting.alone(i), i, progress=False)
+                    call = submit(_train_one, setting.alone(i), i, progress=False)
                     running[call] = setting, i
                 if not running:
                     return

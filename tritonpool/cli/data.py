@@ -10,12 +10,12 @@ import logging
 import math
 import shutil
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 import numpy as np
-from chemprop.cli.common import find_models
 from chemprop.cli.predict import prepare_data_loader
 from chemprop.cli.train import (
     build_datasets,
@@ -35,6 +35,7 @@ from tritonpool.cli.checks import on_gpu
 from tritonpool.cli.errors import InputError
 from tritonpool.cli.features import check_points, mismatch
 from tritonpool.cli.options import settings_from
+from tritonpool.cli.saved import model_files
 from tritonpool.cli.splits import check_splits
 from tritonpool.cli.tables import blaming_smiles, count_rows
 
@@ -149,7 +150,7 @@ def read_splits(args: argparse.Namespace, folder: Path, splits_file: Path | None
     if local.splits_file is not None:
         check_splits(Path(local.splits_file), count_rows(args.data_path, args))
     try:
-        with blaming_smiles(args.data_path, args):
+        with blaming_smiles(args.data_path, args), _without_news():
             train, val, test = build_splits(local, format_kwargs, featurization_kwargs)
     except InputError:
         raise
@@ -163,7 +164,13 @@ def read_splits(args: argparse.Namespace, folder: Path, splits_file: Path | None
                 f"{sizes}: {error}; give {needed} rows, or --split-sizes 1 0 0 to train on all"
             ) from None
         raise
-    args.num_replicates = local.num_replicates
+    if args.num_replicates not in (1, len(train)):
+        source = "--splits-file" if local.splits_file is not None else "--splits-column"
+        logger.warning(
+            "--num-replicates %d is not used: there are %d splits (%s)",
+            *(args.num_replicates, len(train), source),
+        )
+    args.num_replicates = len(train)
     for part in (*train, *val, *test):
         check_points(part)
     splits = Splits(train, val, test, folder)
@@ -180,6 +187,21 @@ def read_splits(args: argparse.Namespace, folder: Path, splits_file: Path | None
     if not args.use_cuikmolmaker_featurization:  # which makes no molecules beforehand
         _warn_of_repeats(splits)
     return splits
+
+
+@contextmanager
+def _without_news() -> Iterator[None]:
+    """Hold back what chemprop says to callers of a function that has changed since its 2.0."""
+    source = logging.getLogger("chemprop.data.splitting")
+
+    def other(record: logging.LogRecord) -> bool:
+        return "make_split_indices has changed" not in record.getMessage()
+
+    source.addFilter(other)
+    try:
+        yield
+    finally:
+        source.removeFilter(other)
 
 
 def _check_balance(splits: Splits) -> None:
@@ -248,7 +270,7 @@ def draw(total: int, size: int, seed: int) -> np.ndarray:
 def model_paths(args: argparse.Namespace) -> list[Path]:
     """The models that ``--checkpoint`` or ``--model-frzn`` name, one for each ensemble member."""
     if args.checkpoint is not None:
-        return find_models(args.checkpoint)
+        return model_files(args.checkpoint)
     if args.model_frzn is not None:
         return [Path(args.model_frzn)] * args.ensemble_size
     return []

@@ -39,6 +39,7 @@ from tritonpool.cli.errors import InputError, Interrupted
 from tritonpool.cli.features import mismatch
 from tritonpool.cli.options import settings_from
 from tritonpool.cli.saved import saved_encoder
+from tritonpool.cli.scores import write_scores
 
 __all__ = ["Fitted", "fit_replicate", "is_finished", "make_model", "trainer_options", "try_out"]
 
@@ -287,7 +288,9 @@ def _fit(
         evaluate_and_save_predictions(
             predictions.numpy(), data.test_loader, kept_metrics, folder, args
         )
-        test = {metric.alias: statistics.mean(metric.values) for metric in kept_metrics}
+        scores = {metric.alias: metric.values for metric in kept_metrics}
+        write_scores(folder, scores, args.target_columns)
+        test = {name: statistics.mean(values) for name, values in scores.items()}
     model = type(model).load_from_checkpoint(best_path)
     partial = folder / f"best.{os.getpid()}.part"
     save_model(partial, model, args.target_columns)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import copy
+from collections.abc import Sequence
 from pathlib import Path
 
 from chemprop.cli import fingerprint, predict
@@ -17,9 +18,10 @@ from tritonpool.cli.data import unsplit_loader
 from tritonpool.cli.errors import InputError, UsageError
 from tritonpool.cli.features import OF_ATOMS, OF_MOLECULES, check_feature_files, check_fit
 from tritonpool.cli.limits import check_numbers
-from tritonpool.cli.options import flag
+from tritonpool.cli.options import flag, set_on_purpose
+from tritonpool.cli.predictions import drop_extra_columns
 from tritonpool.cli.recorded import warn_of_differences
-from tritonpool.cli.saved import SavedEncoder, columns_of, trained_models
+from tritonpool.cli.saved import SavedEncoder, columns_of, saved_encoder, trained_models
 from tritonpool.cli.tables import (
     blaming_smiles,
     check_columns,
@@ -27,7 +29,7 @@ from tritonpool.cli.tables import (
     check_files,
     check_targets,
 )
-from tritonpool.cli.uncertainty import check_uncertainty
+from tritonpool.cli.uncertainty import OF_METHODS, check_given, check_uncertainty
 
 __all__ = ["FingerprintSubcommand", "PredictSubcommand"]
 
@@ -77,6 +79,7 @@ class _Checked:
         if args.output is not None:  # which chemprop opens when all is predicted
             check_writable(args.output.parent, "--output")
             args.output.parent.mkdir(parents=True, exist_ok=True)
+        args.model_paths = [path for path, _ in models]  # in our order
         given = copy.deepcopy(args)
         try:
             with blaming_smiles(list(tables.values()), args):
@@ -175,6 +178,32 @@ def _blame_features(
 
 class PredictSubcommand(_Checked, predict.PredictSubcommand):
     """``predict``."""
+
+    @classmethod
+    def add_args(cls, parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
+        """Add chemprop's options."""
+        cls.parser = super().add_args(parser)
+        return cls.parser
+
+    @classmethod
+    def parse(cls, words: Sequence[str]) -> argparse.Namespace:
+        """Read the options.
+
+        Raises
+        ------
+        UsageError
+            If one is given whose method is not.
+        """
+        args = cls.parser.parse_args(words)
+        check_given(args, set_on_purpose(cls.parser, words, tuple(OF_METHODS)))
+        return args
+
+    @classmethod
+    def func(cls, args: argparse.Namespace) -> None:
+        super().func(args)
+        if args.drop_extra_columns:
+            names = (saved_encoder(path).predicts[-1] for path in args.model_paths)
+            drop_extra_columns(args, next(filter(None, names), ()))
 
 
 class FingerprintSubcommand(_Checked, fingerprint.FingerprintSubcommand):

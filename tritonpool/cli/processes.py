@@ -8,9 +8,10 @@ import os
 import signal
 import threading
 import warnings
-from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ProcessPoolExecutor
 from contextlib import contextmanager
+from functools import partial
 from logging.handlers import QueueHandler, QueueListener
 from multiprocessing.queues import Queue
 
@@ -23,17 +24,22 @@ LOGGERS = ("", "tritonpool", "lightning.pytorch", "lightning.fabric")  # whose l
 
 
 @contextmanager
-def processes(number: int) -> Iterator[ProcessPoolExecutor]:
-    """A pool of processes that share the threads this one would use.
+def processes(number: int) -> Iterator[Callable[..., Future]]:
+    """Processes that share the threads this one would use.
 
     Their log goes to the handlers of this process, and Ctrl-C is for this process alone. They are
     told to stop (SIGTERM) if the context is left by an exception, and end if this process does. A
-    call that waits in the pool may then still be begun, so give it no more than can run.
+    call that waits for a process may then still be begun, so give them no more than can run.
 
     Parameters
     ----------
     number
         How many of them, at least 1.
+
+    Yields
+    ------
+    Callable
+        ``submit`` of a ``ProcessPoolExecutor``; for the main thread
     """
     context = multiprocessing.get_context("spawn")  # a forked process cannot use CUDA
     records = context.Queue()
@@ -45,13 +51,23 @@ def processes(number: int) -> Iterator[ProcessPoolExecutor]:
     try:
         with ProcessPoolExecutor(number, context, _begin, (records, levels, threads)) as pool:
             try:
-                yield pool
+                yield partial(_submit, pool)
             except BaseException:
                 for process in set(multiprocessing.active_children()) - others:
                     process.terminate()
                 raise
     finally:
         listener.stop()
+
+
+def _submit(pool: ProcessPoolExecutor, *call: object, **named: object) -> Future:
+    """Submit a call; a process that is started for it never sees Ctrl-C, not even before it can
+    say so itself."""
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        return pool.submit(*call, **named)
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def _begin(records: Queue, levels: dict[str, int], threads: int) -> None:

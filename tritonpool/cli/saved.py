@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import re
+from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -12,7 +14,14 @@ from chemprop.cli.common import find_models
 from tritonpool.chemprop.message_passing import DiffPoolMixin
 from tritonpool.cli.errors import InputError, UsageError
 
-__all__ = ["SavedEncoder", "columns_of", "saved_encoder", "trained_models"]
+__all__ = [
+    "SavedEncoder",
+    "columns_of",
+    "model_files",
+    "natural",
+    "saved_encoder",
+    "trained_models",
+]
 
 
 class SavedEncoder(NamedTuple):
@@ -46,6 +55,24 @@ def saved_encoder(path: str | Path) -> SavedEncoder:
     return SavedEncoder(pools, components, predicts, "atom_predictor" in saved["hyper_parameters"])
 
 
+def natural(path: Path) -> list[tuple[int, int | str]]:
+    """A key that sorts model_10 behind model_9."""
+    parts = re.split(r"(\d+)", path.as_posix())
+    return [(0, int(part)) if part.isdecimal() else (1, part) for part in parts]
+
+
+def model_files(given: Iterable[Path]) -> list[Path]:
+    """The model files that paths name, those in a folder in the order of their names, which
+    chemprop takes as the file system lists them.
+
+    Raises
+    ------
+    argparse.ArgumentError
+        If a path can be neither.
+    """
+    return [path for each in given for path in sorted(find_models([each]), key=natural)]
+
+
 def columns_of(args: argparse.Namespace) -> int:
     """How many columns of molecules or reactions the options name."""
     return len(args.smiles_columns or []) + len(args.reaction_columns or []) or 1
@@ -68,7 +95,7 @@ def trained_models(args: argparse.Namespace) -> list[tuple[Path, SavedEncoder]]:
         if not given.exists():
             raise InputError(f"argument --model-paths: {str(given)!r} does not exist")
         try:
-            found = find_models([given])
+            found = model_files([given])
         except argparse.ArgumentError as error:
             raise UsageError(f"argument --model-paths: {error}") from None
         if not found:

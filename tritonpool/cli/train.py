@@ -36,6 +36,7 @@ from tritonpool.cli.options import (
     given_options,
     resolve_settings,
 )
+from tritonpool.cli.scores import write_summary
 from tritonpool.cli.splits import check_validation
 from tritonpool.cli.tables import check_endings, check_files, check_tables
 
@@ -107,9 +108,11 @@ class TrainSubcommand(chemprop_train.TrainSubcommand):
         now = vars(process_train_args(process_common_args(cls.parser.parse_args(words))))
         for name, value in now.items():
             if name not in FREE and _plain(value) != _plain(was[name]):
+                longer = "; to train a finished model further, give it as --checkpoint"
+                more = longer if name == "epochs" else ""
                 raise UsageError(
                     f"argument --resume: {flag(name)} is {_words(value)}, but the training in "
-                    f"{str(args.output_dir)!r} was begun with {_words(was[name])}"
+                    f"{str(args.output_dir)!r} was begun with {_words(was[name])}{more}"
                 )
         return words
 
@@ -171,6 +174,7 @@ class TrainSubcommand(chemprop_train.TrainSubcommand):
         given.config_path = None  # all of its settings are in the new file
         record = args.output_dir / "splits.json"
         splits = read_splits(args, scratch, record if args.resume and record.is_file() else None)
+        given.num_replicates = args.num_replicates  # as many as there are
         check_validation(splits, args.metrics or ())
         fitted = []
         for i, parts in enumerate(splits):
@@ -189,6 +193,7 @@ class TrainSubcommand(chemprop_train.TrainSubcommand):
             if args.save_smiles_splits:
                 save_smiles_splits(args, folder, data.train, data.val, data.test)
             fitted += fit_replicate(args, data, folder)
+        write_summary(args.output_dir)
         return fitted
 
     @classmethod

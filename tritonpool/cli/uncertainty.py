@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Mapping, Sequence
+import logging
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 from chemprop import uncertainty
@@ -16,7 +17,9 @@ from tritonpool.cli.options import flag
 from tritonpool.cli.saved import SavedEncoder, columns_of
 from tritonpool.cli.tasks import Kinds, fits
 
-__all__ = ["check_uncertainty"]
+__all__ = ["OF_METHODS", "check_given", "check_uncertainty"]
+
+logger = logging.getLogger(__name__)
 
 CALIBRATION_FILES = [f"cal_{name}" for name in (*OF_ATOMS, "descriptors_path")]
 
@@ -33,6 +36,16 @@ TASKS = {
     "dropout": ("regression", "classification", "spectral"),
     # of models with several outputs for a target chemprop cannot write the mean
     "ensemble": ("regression", "classification"),
+}
+
+# options that only some methods read
+OF_METHODS = {
+    "uncertainty_dropout_p": ("uncertainty_method", ("dropout",)),
+    "dropout_sampling_size": ("uncertainty_method", ("dropout",)),
+    "conformal_alpha": (
+        "calibration_method",
+        tuple(name for name in uncertainty.UncertaintyCalibratorRegistry if "conformal" in name),
+    ),
 }
 
 METHODS = {
@@ -101,11 +114,50 @@ def check_uncertainty(models: list[tuple[Path, SavedEncoder]], args: argparse.Na
         if task is not None:
             names = [given] if isinstance(given, str) else given
             _check_methods(option, names, known, task, method)
+    if args.calibration_method is not None and method == "classification":
+        _check_use(args)
     if args.cal_path is not None:
+        if args.calibration_method is None:
+            raise UsageError("argument --cal-path: needs a --calibration-method")
         return
     for name in ("calibration_method", *CALIBRATION_FILES):
         if getattr(args, name) is not None:
             raise UsageError(f"argument {flag(name)}: needs --cal-path")
+
+
+def _check_use(args: argparse.Namespace) -> None:
+    """chemprop 2.3 writes the probabilities of classes as the models gave them, and not as they
+    were calibrated, which it only judges."""
+    if args.evaluation_methods is None:
+        raise UsageError(
+            "argument --calibration-method: changes nothing that chemprop 2.3 writes with "
+            "--uncertainty-method classification; it can only be judged, by --evaluation-methods"
+        )
+    logger.warning(
+        "the probabilities that are written are not calibrated, which chemprop 2.3 does for "
+        "--evaluation-methods only"
+    )
+
+
+def check_given(args: argparse.Namespace, given: Collection[str]) -> None:
+    """Refuse options that have no effect without a method that is not given.
+
+    Parameters
+    ----------
+    args
+        Options of ``predict``.
+    given
+        Those of :data:`OF_METHODS` that were given.
+
+    Raises
+    ------
+    UsageError
+        If one has none.
+    """
+    for name in sorted(given):
+        method, values = OF_METHODS[name]
+        if getattr(args, method) not in values:
+            raise UsageError(f"argument {flag(name)}: needs {flag(method)} {' or '.join(values)}")
 
 
 def _check_methods(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import math
+import shlex
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -20,6 +21,7 @@ from tritonpool.plots import save
 __all__ = ["Study", "Trained", "draw", "findings", "markdown", "write"]
 
 SAVING = 0.1  # of the time of an epoch: less is no reason to leave the best
+ENOUGH = 3  # splits: fewer tell hardly anything apart, so that time alone would decide
 
 
 @dataclass(frozen=True)
@@ -112,9 +114,10 @@ class Study:
 
     def recommended(self) -> str | None:
         """Of those that the splits do not tell apart from the best: the best whose epoch is about
-        as short as the shortest; None if no setting has a number on every split."""
-        if (best := self.best(self.names)) is None:
-            return None
+        as short as the shortest; of fewer than three splits the best. None if no setting has a
+        number on every split."""
+        if (best := self.best(self.names)) is None or self.splits < ENOUGH:
+            return best
         as_good = [n for n in self._known(self.names) if n == best or not self.effect(best, n).sure]
         # a time that is not known is no reason
         shortest = min((t for t in map(self.seconds, as_good) if t == t), default=math.nan)
@@ -200,6 +203,8 @@ def findings(study: Study) -> list[str]:
     if chosen is None:
         return [*lines, f"No setting has a number for {study.metric} on every split."]
     reason = "the best"
+    if study.splits < ENOUGH:
+        reason += f" here, but {study.splits} split{'s' * (study.splits > 1)} cannot tell"
     if chosen != best:
         reason = f"not told apart from the best, {best}"
         if study.seconds(best) == study.seconds(best):
@@ -261,7 +266,10 @@ def write(study: Study, options: Mapping[str, Sequence[str]], folder: Path, **mo
         "recommended": study.recommended(),
     }
     (folder / "results.json").write_text(json.dumps(record, indent=2) + "\n")
-    (folder / "results.md").write_text(markdown(study) + "\n" + "\n".join(findings(study)) + "\n")
+    lines = findings(study)
+    if own := options.get(study.recommended()):
+        lines.append(f"Its options: {shlex.join(own)}")
+    (folder / "results.md").write_text(markdown(study) + "\n" + "\n".join(lines) + "\n")
     with (folder / "results.csv").open("w", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         metrics = list(study.rows[first][0].test)
