@@ -65,6 +65,17 @@ def test_wrong_files_have_code_1(refused, tmp_path, case):
     assert refused(data, code=1).startswith(message.format(data=data))
 
 
+@pytest.mark.parametrize(
+    ("wrong", "rows"), [(3, "4, 6"), (14, "4, 6, 8, 10, 12, 14, 16, 18, 20, 22, ...")]
+)
+def test_all_rows_with_smiles_that_cannot_be_read_are_named(refused, tmp_path, wrong, rows):
+    texts = ["CC,1\nC(C,2\n"] * wrong + ["CC,1\n"] * 20
+    (tmp_path / "data.csv").write_text("smiles,y\n" + "".join(texts))
+    message = refused(tmp_path / "data.csv", code=1)
+    assert "row 2 below the header: the SMILES 'C(C' in column" in message
+    assert message.endswith(f"; {wrong - 1} more cannot be used, in rows {rows}")
+
+
 def test_a_metric_that_would_fail_on_the_validation_part(tmp_path, capsys):
     data, sizes = write_table(tmp_path / "data.csv", 40), ("--split-sizes", 0.9, 0.03, 0.07)
     assert train(data, tmp_path / "out", *sizes, "--metrics", "rmse", "r2") == 1

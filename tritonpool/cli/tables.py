@@ -29,6 +29,8 @@ __all__ = [
     "smiles_by_column",
 ]
 
+MOST_ROWS = 10  # that a message names
+
 
 def check_files(paths: Sequence[Path], args: argparse.Namespace) -> None:
     """Check that the CSV files are there and have rows.
@@ -370,13 +372,20 @@ def _check_smiles(paths: Sequence[Path], args: argparse.Namespace) -> None:
 
 def _check_texts(texts: pd.Series, path: Path, args: argparse.Namespace, reaction: bool) -> None:
     with rdBase.BlockLogs():
-        for row, text in enumerate(texts):
-            if problem := _problem(text, reaction, args):
-                which = "the SMILES" if pd.isna(text) else f"the SMILES {text!r}"
-                raise InputError(
-                    f"{_place(path, row, args)}: {which} in column {texts.name!r} {problem}"
-                    f"{_other_separator([texts.name])}"
-                ) from None
+        problems = ((row, _problem(text, reaction, args)) for row, text in enumerate(texts))
+        found = [(row, problem) for row, problem in problems if problem]
+    if not found:
+        return
+    (row, problem), *others = found
+    text = texts.tolist()[row]  # Python's numbers
+    which = "the SMILES" if pd.isna(text) else f"the SMILES {text!r}"
+    more = ", ".join(str(other + 1) for other, _ in others[:MOST_ROWS])
+    more += ", ..." if len(others) > MOST_ROWS else ""
+    raise InputError(
+        f"{_place(path, row, args)}: {which} in column {texts.name!r} {problem}"
+        f"{_other_separator([texts.name])}"
+        f"{f'; {len(others)} more cannot be used, in rows {more}' if others else ''}"
+    ) from None
 
 
 def _problem(text: object, reaction: bool, args: argparse.Namespace) -> str | None:
