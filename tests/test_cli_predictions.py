@@ -47,6 +47,15 @@ def test_extra_columns_are_dropped(tmp_path, table, ensemble, suffix):
 
 
 @OLD_NUMPY
+def test_extra_columns_of_a_table_without_header_are_dropped(tmp_path, table, ensemble):
+    bare = tmp_path / "bare.csv"
+    bare.write_text("".join(table.read_text().splitlines(keepends=True)[1:]))
+    words = ("predict", "-i", bare, "--no-header-row", "--model-paths", ensemble)
+    assert tritonpool(*words, "-o", tmp_path / "p.csv", "--drop-extra-columns") == 0
+    assert list(pd.read_csv(tmp_path / "p.csv")) == ["0", "y", "z"]
+
+
+@OLD_NUMPY
 def test_models_are_in_the_order_of_their_numbers(tmp_path, table, ensemble, capsys):
     source = ensemble / "model_0" / "best.pt"
     for number in (10, 9, 2, 1, 0):

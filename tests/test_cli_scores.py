@@ -34,6 +34,9 @@ def test_scores_of_all_models_and_targets(tmp_path, capsys):
         assert row.rmse == pytest.approx(own.rmse.mean())
     text = f"test/rmse of 4 models: {table.rmse.mean():.4g} ± {table.rmse.std():.2g}"
     assert text in capsys.readouterr().err
+    other = out / "other" / "model_0"  # a training of its own in a folder beneath
+    other.mkdir(parents=True)
+    (other / "test_scores.csv").write_text((out / names[0] / "test_scores.csv").read_text())
     # what was finished before counts after --resume, too
     (out / "test_scores.csv").unlink()
     (out / "replicate_1" / "model_1" / "best.pt").unlink()

@@ -23,19 +23,20 @@ def drop_extra_columns(args: argparse.Namespace, targets: Collection[str]) -> No
         Names of the targets; those that the data has too are predictions now.
     """
     header = None if args.no_header_row else "infer"
-    given = pd.read_csv(args.test_path, header=header, index_col=False, nrows=0).columns
+    given = pd.read_csv(args.test_path, header=header, index_col=False, nrows=1).columns
     molecules = [*(args.smiles_columns or []), *(args.reaction_columns or [])]
-    kept = {*molecules, *targets} if molecules else {given[0], *targets}
+    kept = {str(name) for name in molecules or given[:1]}
+    kept |= {f"{target}{end}" for target in targets for end in ("", "_prob", "_unc")}
+    extra = [name for name in given if str(name) not in kept]
     individual = args.output.with_name(f"{args.output.stem}_individual{args.output.suffix}")
     for path in (args.output, individual):
         if path.exists():
-            _drop(path, [name for name in given if name not in kept])
+            _drop(path, extra)
 
 
 def _drop(path: Path, columns: list) -> None:
     if path.suffix == ".pkl":
         pd.read_pickle(path).drop(columns=columns).to_pickle(path)
-    else:
-        pd.read_csv(path, dtype=str, keep_default_na=False).drop(columns=columns).to_csv(
-            path, index=False
-        )
+        return
+    table = pd.read_csv(path, dtype=str, keep_default_na=False)
+    table.drop(columns=map(str, columns)).to_csv(path, index=False)

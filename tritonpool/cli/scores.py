@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from tritonpool.cli.checks import MODELS
 from tritonpool.cli.saved import natural
 
 __all__ = ["FILE", "write_scores", "write_summary"]
@@ -42,7 +43,8 @@ def write_summary(output: Path) -> None:
     """Write a line for each model of a training to its folder, means over targets, and log the
     means over several models; nothing for models without a test part."""
     rows = []
-    for path in sorted(output.rglob(f"model_*/{FILE}"), key=natural):
+    found = [path for place in MODELS for path in output.glob(f"{place}/{FILE}")]
+    for path in sorted(found, key=natural):
         with path.open(newline="") as file:
             head, *lines = csv.reader(file)
         row = {"model": path.parent.relative_to(output).as_posix()}
