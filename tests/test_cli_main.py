@@ -145,6 +145,8 @@ def test_q_leaves_warnings_and_qq_errors(words, shown, capsys, monkeypatch):
 @pytest.mark.parametrize("quiet", [0, 1, 2])
 def test_quiet_is_quiet(tmp_path, capfd, recwarn, quiet):
     data = write_table(tmp_path / "data.csv", 24)
+    _, *rows = data.read_text().splitlines(keepends=True)
+    data.write_text(data.read_text() + "".join(rows))  # repeated molecules are warned about
     words = ["-" + "q" * quiet] if quiet else []
     assert train(data, tmp_path / "m", *words) == 0
     captured = capfd.readouterr()
