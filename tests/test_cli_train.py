@@ -38,7 +38,7 @@ def trained(tmp_path_factory) -> tuple[Path, Path]:
     return data, folder / "out"
 
 
-def test_writes_the_files_that_chemprop_writes(trained):
+def test_writes_the_files_that_chemprop_writes_and_the_scores(trained):
     _, out = trained
     found = {str(p.relative_to(out)) for p in out.rglob("*") if p.is_file()}
     best = {name for name in found if name.startswith("model_0/checkpoints/best-epoch=")}
@@ -46,9 +46,11 @@ def test_writes_the_files_that_chemprop_writes(trained):
     assert found - best == {
         "config.toml",
         "splits.json",
+        "test_scores.csv",
         "model_0/best.pt",
         "model_0/checkpoints/last.ckpt",
         "model_0/test_predictions.csv",
+        "model_0/test_scores.csv",
         "model_0/trainer_logs/version_0/hparams.yaml",
         "model_0/trainer_logs/version_0/metrics.csv",
     }
