@@ -76,12 +76,17 @@ def test_all_rows_with_smiles_that_cannot_be_read_are_named(refused, tmp_path, w
     assert message.endswith(f"; {wrong - 1} more cannot be used, in rows {rows}")
 
 
-def test_a_metric_that_would_fail_on_the_validation_part(tmp_path, capsys):
+def test_a_metric_that_would_fail_on_a_part(tmp_path, capsys):
     data, sizes = write_table(tmp_path / "data.csv", 40), ("--split-sizes", 0.9, 0.03, 0.07)
     assert train(data, tmp_path / "out", *sizes, "--metrics", "rmse", "r2") == 1
     message = "the validation part of split 0 has one value only, but r2 needs at least 2; see "
     assert message in capsys.readouterr().err and not (tmp_path / "out").exists()
     assert train(data, tmp_path / "out", *sizes, "--metrics", "rmse") == 0
+    words = ("--split-sizes", 0.9, 0.075, 0.025, "--metrics", "r2")
+    assert train(data, tmp_path / "test", *words) == 1
+    message = "the test part of split 0 has 1 value(s) of 'y', but r2 needs at least 2; see "
+    assert message in capsys.readouterr().err and not (tmp_path / "test").exists()
+    assert train(data, tmp_path / "none", "--split-sizes", 0.9, 0.1, 0, "--metrics", "r2") == 0
 
 
 def test_what_is_advised_for_few_rows_works(refused, tmp_path):

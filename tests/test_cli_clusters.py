@@ -71,6 +71,8 @@ def test_the_tables_hold_the_models_clusters(tmp_path, data, model, capsys):
 
 def test_a_training_is_no_place_for_tables(data, model, capsys):
     before = sorted(model.rglob("*"))
+    assert clusters(data, model, model / "model_0") == 2
+    assert f"{str(model / 'model_0')!r} holds a training" in capsys.readouterr().err
     assert clusters(data, model, model) == 2
     message = (
         f"argument --output-dir: {str(model)!r} holds a training (model_0/checkpoints/last.ckpt)"

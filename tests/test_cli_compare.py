@@ -226,6 +226,11 @@ def test_classes_are_compared_by_their_own_metric(tmp_path):
             2,
             "setting 'x': argument --diffpool-gate: not allowed with --diffpool-levels 0",
         ),
+        (
+            ("--jobs", 2, "--devices", 2),
+            2,
+            "argument --jobs: each of several trainings takes one device, but --devices is 2",
+        ),
         (("--jobs", 0), 2, "argument --jobs: must be a whole number at least 1, got 0"),
         (("--split-sizes", 0.9, 0.1, 0), 2, "argument --split-sizes: needs a test part"),
         (

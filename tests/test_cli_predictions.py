@@ -42,8 +42,22 @@ def test_extra_columns_are_dropped(tmp_path, table, ensemble, suffix):
     assert list(kept) == ["smiles", "y", "z", "name"] and list(found) == ["smiles", "y", "z"]
     pd.testing.assert_frame_equal(found, kept[["smiles", "y", "z"]], check_dtype=False)
     own = [f"{name}_model_{i}" for i in range(2) for name in ("y", "z")]
-    # the measured values, which chemprop leaves in, are named as targets
-    assert list(read(tmp_path / f"p_individual{suffix}")) == ["smiles", "y", "z", *own]
+    assert list(read(tmp_path / f"p_individual{suffix}")) == ["smiles", *own]
+
+
+@OLD_NUMPY
+def test_what_was_predicted_before_makes_room(tmp_path, table, ensemble):
+    words = ("predict", "-s", "smiles", "--model-paths", ensemble)
+    assert tritonpool(*words, "-i", table, "-o", tmp_path / "p.csv") == 0
+    before = pd.read_csv(tmp_path / "p_individual.csv")
+    before = before.assign(y_unc=1.0, y_model_0=-1.0)
+    before.to_csv(tmp_path / "again.csv", index=False)
+    words += ("-i", tmp_path / "again.csv", "-o", tmp_path / "q.csv", "--drop-extra-columns")
+    assert tritonpool(*words) == 0
+    assert list(pd.read_csv(tmp_path / "q.csv")) == ["smiles", "y", "z"]
+    found = pd.read_csv(tmp_path / "q_individual.csv")
+    assert set(found) == {"smiles", *(f"{t}_model_{i}" for t in "yz" for i in range(2))}
+    assert (found.y_model_0 >= 0).all()
 
 
 @OLD_NUMPY

@@ -56,6 +56,33 @@ def test_an_error_ends_all(tmp_path):
     assert not multiprocessing.active_children() and not path.exists()
 
 
+def log_on(path: Path) -> None:
+    path.touch()
+    while True:
+        logging.getLogger("tritonpool.somewhere").warning("x" * 200_000)
+
+
+def test_what_is_killed_while_it_logs_is_not_waited_for(tmp_path):
+    """Half of a record is never followed by the other, nor by any of another process."""
+    with pytest.raises(RuntimeError, match="enough"), processes(1) as submit:
+        submit(log_on, tmp_path / "begun")
+        while not (tmp_path / "begun").exists():
+            time.sleep(0.05)
+        (child,) = multiprocessing.active_children()
+        os.kill(child.pid, signal.SIGKILL)
+        raise RuntimeError("enough")
+    assert not multiprocessing.active_children()
+
+
+def test_sigterm_is_as_ctrl_c(tmp_path):
+    before = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(KeyboardInterrupt), processes(1) as submit:
+        submit(fail_or_wait, tmp_path / "slept")
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(60)
+    assert signal.getsignal(signal.SIGTERM) is before and not multiprocessing.active_children()
+
+
 PARENT = """
 import os, time
 from tritonpool.cli.processes import processes

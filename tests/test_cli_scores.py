@@ -45,6 +45,16 @@ def test_scores_of_all_models_and_targets(tmp_path, capsys):
     pd.testing.assert_frame_equal(again, table)
 
 
+def test_models_of_an_earlier_version_are_named(tmp_path, capsys):
+    data, out = write_table(tmp_path / "data.csv"), tmp_path / "out"
+    assert train(data, out, "--ensemble-size", 2) == 0
+    (out / "model_0" / "test_scores.csv").unlink()
+    (out / "model_1" / "best.pt").unlink()
+    assert train(data, out, "--ensemble-size", 2, "--resume") == 0
+    assert f"'{out / 'model_0'}' has no test_scores.csv" in capsys.readouterr().err
+    assert pd.read_csv(out / "test_scores.csv").model.tolist() == ["model_1"]
+
+
 def test_without_a_test_part_there_are_none(tmp_path):
     data, out = write_table(tmp_path / "data.csv"), tmp_path / "out"
     assert train(data, out, "--split-sizes", 0.8, 0.2, 0) == 0
@@ -59,6 +69,10 @@ def test_replicates_that_a_file_overrules_are_named(tmp_path, capsys):
     shown = capsys.readouterr().err
     assert "--num-replicates 5 is not used: there are 2 splits (--splits-file)" in shown
     assert "num-replicates = 2" in (out / "config.toml").read_text()
+    (out / "replicate_1" / "model_0" / "best.pt").unlink()
+    words = ("--splits-file", file, "--num-replicates", 5, "--resume")
+    assert train(data, out, *words) == 0  # the same words
+    assert (out / "replicate_1" / "model_0" / "best.pt").exists()
     data = write_table(
         tmp_path / "own.csv",
         y=lambda row, _: row,
@@ -67,7 +81,7 @@ def test_replicates_that_a_file_overrules_are_named(tmp_path, capsys):
     words = ("--splits-column", "part", "--target-columns", "y")
     assert train(data, tmp_path / "own", *words, "--num-replicates", 3) == 0
     shown = capsys.readouterr().err
-    assert "--num-replicates 3 is not used: there are 1 splits (--splits-column)" in shown
+    assert "--num-replicates 3 is not used: there is 1 split (--splits-column)" in shown
     assert (tmp_path / "own" / "model_0" / "best.pt").exists()
 
 

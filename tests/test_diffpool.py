@@ -240,7 +240,10 @@ def test_layers_of_pyg_see_features_of_edges_and_graphs():
     layer = DiffPool(4, 3, assignment=pyg.GATv2Conv(4, 3, edge_dim=2))
     layer(sample.graph)[0].x.square().sum().backward()
     assert layer.assignment.lin_edge.weight.grad.abs().sum() > 0
-    DiffPool(4, 3, assignment=pyg.GATv2Conv(4, 3))(sample.graph)
+    for kind in (pyg.GATv2Conv, pyg.GENConv, pyg.GeneralConv, pyg.TransformerConv):
+        DiffPool(4, 3, assignment=kind(4, 3))(sample.graph)  # made without
+    DiffPool(4, 4, assignment=pyg.CGConv(4, dim=0))(sample.graph)
+    DiffPool(4, 4, assignment=pyg.CGConv(4, dim=2))(sample.graph)
     net = pyg.GCN(4, 8, 2, 3, norm="GraphNorm")
     layer = DiffPool(4, 3, 1.0, assignment=net).eval()
     own = sample.graph.batch[sample.graph.edge_index[0]] == 0

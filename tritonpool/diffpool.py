@@ -83,10 +83,20 @@ def _asked_by(network: nn.Module) -> _Asked:
         )
     edges = len(by_place) > 1
     names = {p.name for p in wanted} & set(NAMED if edges else ("batch",))
-    # PyG's layers refuse edge features if they were made without a width for them
-    if any(getattr(module, "edge_dim", 0) is None for module in network.modules()):
+    if any(map(_without_edge_features, network.modules())):
         names.discard("edge_attr")
     return _Asked(edges, tuple(name for name in NAMED if name in names))
+
+
+def _without_edge_features(module: nn.Module) -> bool:
+    """Is this a layer of PyG that was made for none, and fails if it is given some?"""
+    widths = [getattr(module, name, 0) for name in ("edge_dim", "in_edge_channels")]
+    kind = type(module).__name__
+    return (
+        None in widths
+        or (kind == "CGConv" and module.dim == 0)
+        or (kind == "GENConv" and not hasattr(module, "lin_edge"))
+    )
 
 
 class DiffPool(nn.Module):
@@ -115,8 +125,8 @@ class DiffPool(nn.Module):
         features, or, if its ``forward`` requires two arguments, with node features and
         ``edge_index`` as PyG's convolutions are. Of ``edge_weight``, ``edge_attr`` and ``batch`` it
         is given those that its ``forward`` has arguments for, by these names; the first two with
-        ``edge_index`` only, and no ``edge_attr`` if a layer has an attribute ``edge_dim`` that is
-        ``None``. ``None`` means an MLP with one hidden layer
+        ``edge_index`` only, and no ``edge_attr`` if a layer of PyG in it was made for none.
+        ``None`` means an MLP with one hidden layer
     drop_self_loops : bool, default=True
         leave out the coarse edges from a cluster to itself
     temperature : float, default=1.0

@@ -19,7 +19,7 @@ from rdkit import Chem
 from torch.utils.data import DataLoader
 
 from tritonpool.chemprop.message_passing import DiffPoolMixin
-from tritonpool.cli.checks import check_writable, earlier_training, on_gpu, output_folder
+from tritonpool.cli.checks import WRITTEN, check_writable, earlier_training, on_gpu, output_folder
 from tritonpool.cli.data import unsplit_loader
 from tritonpool.cli.errors import InputError, UsageError
 from tritonpool.cli.features import check_feature_files, check_fit
@@ -107,7 +107,8 @@ def run(args: argparse.Namespace) -> None:
     texts = smiles_by_column(args.test_path, args)
     paths = _models(args)
     warn_of_differences(paths, args, ("molecule_featurizers",))
-    if (model := earlier_training(args.output_dir)) is not None:
+    own = (file for name in WRITTEN for file in args.output_dir.glob(name))  # a model's folder
+    if (model := next(own, None) or earlier_training(args.output_dir)) is not None:
         raise UsageError(
             f"argument --output-dir: {str(args.output_dir)!r} holds a training "
             f"({model.relative_to(args.output_dir)}); name another folder"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
@@ -182,6 +183,8 @@ class CompareSubcommand(TrainSubcommand):
                     _setting(name, own, args)
                     for name, own in [(n, SETTINGS[n]) for n in args.settings] + args.setting
                 ]
+                if args.jobs > 1:
+                    _check_devices(settings)
                 read_for_each(settings, args, splits)
                 begin(settings)
                 rows = train_all(settings, args.jobs)
@@ -199,6 +202,17 @@ class CompareSubcommand(TrainSubcommand):
             print(f"Its options: {shlex.join(own)}")
         print(f"Tables, JSON, picture and models are in {args.output_dir}.")
         return study
+
+
+def _check_devices(settings: Sequence[Setting]) -> None:
+    """Of trainings side by side each takes one device: those with more start this command again."""
+    for setting in settings:
+        given = str(setting.args.devices)
+        if given not in ("auto", "1") and not re.fullmatch(r"\d+,|\[\d+\]", given):
+            raise UsageError(
+                f"argument --jobs: each of several trainings takes one device, but --devices is "
+                f"{given}"
+            )
 
 
 def learns(args: argparse.Namespace) -> bool:

@@ -31,7 +31,7 @@ from tritonpool.cli.errors import InputError, Interrupted, UsageError
 from tritonpool.cli.fit import fit_replicate, make_model, try_out
 from tritonpool.cli.parser import Parser
 from tritonpool.cli.processes import processes
-from tritonpool.cli.splits import check_tests, check_validation
+from tritonpool.cli.splits import check_metrics, check_tests
 from tritonpool.compare.report import Trained
 
 __all__ = ["Setting", "begin", "read_for_each", "train_all"]
@@ -76,7 +76,8 @@ class Setting:
     def alone(self, split: int) -> Setting:
         """The same with the data of one split, and nothing that another process cannot have."""
         parts = ([part[split]] for part in (self.splits.train, self.splits.val, self.splits.test))
-        return replace(self, parser=None, splits=Splits(*parts, self.splits.folder))
+        splits = Splits(*parts, self.splits.folder)
+        return replace(self, args=copy.deepcopy(self.args), parser=None, splits=splits)
 
 
 def read_for_each(settings: Sequence[Setting], base: argparse.Namespace, splits: Splits) -> None:
@@ -114,7 +115,7 @@ def begin(settings: Sequence[Setting]) -> None:
         setting.parameters = sum(p.numel() for p in model.parameters())
         metrics = [metric.alias for metric in model.metrics[:-1]]
         check_tests(splits, metrics, args.target_columns)
-        check_validation(splits, metrics)
+        check_metrics(splits, metrics, args.target_columns)
         try_out(model, first)
         data[setting.name] = digest(setting.args)
         check_folder(setting.args, setting.parser, data[setting.name], splits.folder, found)
@@ -188,7 +189,10 @@ def _train(waiting: list[tuple[Setting, int]], jobs: int) -> Iterator[tuple[Sett
         try:
             while True:
                 for setting, i in islice(calls, jobs - len(running)):
-                    call = submit(_train_one, setting.alone(i), i, progress=False)
+                    alone = setting.alone(i)
+                    if alone.args.devices == "auto":
+                        alone.args.devices = "1"
+                    call = submit(_train_one, alone, i, progress=False)
                     running[call] = setting, i
                 if not running:
                     return
@@ -211,7 +215,7 @@ def _train_one(setting: Setting, split: int, *, progress: bool = True) -> Traine
     Parameters
     ----------
     setting
-        With the data of this split only.
+        With the data of this split only; its options are changed.
     split
         Its number.
     progress
@@ -220,7 +224,7 @@ def _train_one(setting: Setting, split: int, *, progress: bool = True) -> Traine
     folder = setting.folder(split)
     model = folder / "model_0" / "best.pt"
     model.unlink(missing_ok=True)  # of a call that ended before its result was written
-    args = copy.deepcopy(setting.args)
+    args = setting.args
     args.resume = True  # from the checkpoints, if there are any
     ((train, val, test),) = setting.splits
     prepared = prepare(args, train, val, test)

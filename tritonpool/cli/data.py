@@ -167,8 +167,10 @@ def read_splits(args: argparse.Namespace, folder: Path, splits_file: Path | None
     if args.num_replicates not in (1, len(train)):
         source = "--splits-file" if local.splits_file is not None else "--splits-column"
         logger.warning(
-            "--num-replicates %d is not used: there are %d splits (%s)",
-            *(args.num_replicates, len(train), source),
+            "--num-replicates %d is not used: there %s (%s)",
+            args.num_replicates,
+            "is 1 split" if len(train) == 1 else f"are {len(train)} splits",
+            source,
         )
     args.num_replicates = len(train)
     for part in (*train, *val, *test):

@@ -202,8 +202,7 @@ class PredictSubcommand(_Checked, predict.PredictSubcommand):
     def func(cls, args: argparse.Namespace) -> None:
         super().func(args)
         if args.drop_extra_columns:
-            names = (saved_encoder(path).predicts[-1] for path in args.model_paths)
-            drop_extra_columns(args, next(filter(None, names), ()))
+            drop_extra_columns(args, [saved_encoder(path) for path in args.model_paths])
 
 
 class FingerprintSubcommand(_Checked, fingerprint.FingerprintSubcommand):

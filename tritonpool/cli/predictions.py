@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Collection
+from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
+from chemprop.nn.predictors import MulticlassClassificationFFN
+
+from tritonpool.cli.saved import SavedEncoder
 
 __all__ = ["drop_extra_columns"]
 
 
-def drop_extra_columns(args: argparse.Namespace, targets: Collection[str]) -> None:
+def drop_extra_columns(args: argparse.Namespace, models: Sequence[SavedEncoder]) -> None:
     """Do what ``--drop-extra-columns`` says, which chemprop 2.3 forgets: keep the molecules and
     what was predicted.
 
@@ -19,19 +22,31 @@ def drop_extra_columns(args: argparse.Namespace, targets: Collection[str]) -> No
     ----------
     args
         Options of ``predict``, as chemprop has completed them.
-    targets
-        Names of the targets; those that the data has too are predictions now.
+    models
+        What predicted.
     """
     header = None if args.no_header_row else "infer"
     given = pd.read_csv(args.test_path, header=header, index_col=False, nrows=1).columns
     molecules = [*(args.smiles_columns or []), *(args.reaction_columns or [])]
-    kept = {str(name) for name in molecules or given[:1]}
-    kept |= {f"{target}{end}" for target in targets for end in ("", "_prob", "_unc")}
-    extra = [name for name in given if str(name) not in kept]
+    molecules = {str(name) for name in molecules or given[:1]}
     individual = args.output.with_name(f"{args.output.stem}_individual{args.output.suffix}")
-    for path in (args.output, individual):
-        if path.exists():
-            _drop(path, extra)
+    numbers = [f"_model_{i}" for i in range(len(models))]
+    for path, ends in ((args.output, [""]), (individual, numbers if len(models) > 1 else [])):
+        if ends:
+            kept = molecules | {name + end for name in _written(args, models) for end in ends}
+            _drop(path, [name for name in given if str(name) not in kept])
+
+
+def _written(args: argparse.Namespace, models: Sequence[SavedEncoder]) -> list[str]:
+    """The names that chemprop gives to what it predicts."""
+    predictor, number, _ = models[0].predicts
+    names = models[0].predicts[-1] or [f"pred_{i}" for i in range(number)]
+    ends = [""]
+    if issubclass(predictor, MulticlassClassificationFFN):
+        ends.append("_prob")
+    if args.uncertainty_method not in ("none", "classification"):
+        ends.append("_unc")
+    return [name + end for name in names for end in ends]
 
 
 def _drop(path: Path, columns: list) -> None:

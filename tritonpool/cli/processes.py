@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from contextlib import contextmanager
 from functools import partial
-from logging.handlers import QueueHandler, QueueListener
+from logging.handlers import QueueHandler
 from multiprocessing.queues import Queue
 
 import lightning.pytorch  # noqa: F401, sets levels of its own, once, which come before ours
@@ -20,16 +20,20 @@ import torch
 
 __all__ = ["processes"]
 
+# seconds for the last records: a process that was killed may have left half of one, and the lock
+PATIENCE = 5
 LOGGERS = ("", "tritonpool", "lightning.pytorch", "lightning.fabric")  # whose levels are set
+OWN_HANDLERS = ("lightning", "lightning.pytorch", "lightning.fabric")
 
 
 @contextmanager
 def processes(number: int) -> Iterator[Callable[..., Future]]:
     """Processes that share the threads this one would use.
 
-    Their log goes to the handlers of this process, and Ctrl-C is for this process alone. They are
-    told to stop (SIGTERM) if the context is left by an exception, and end if this process does. A
-    call that waits for a process may then still be begun, so give them no more than can run.
+    Their log goes to the handlers of this process. Ctrl-C is for this process alone, which answers
+    SIGTERM in the same way. They are told to stop (SIGTERM) if the context is left by an exception,
+    and end if this process does. A call that waits for a process may then still be begun, so give
+    them no more than can run.
 
     Parameters
     ----------
@@ -46,8 +50,9 @@ def processes(number: int) -> Iterator[Callable[..., Future]]:
     levels = {name: logging.getLogger(name).level for name in LOGGERS}
     threads = max(1, torch.get_num_threads() // number)
     others = set(multiprocessing.active_children())
-    listener = QueueListener(records, *logging.getLogger().handlers, respect_handler_level=True)
-    listener.start()
+    relay = threading.Thread(target=_relay, args=(records,), daemon=True)
+    relay.start()
+    before = signal.signal(signal.SIGTERM, _interrupt)
     try:
         with ProcessPoolExecutor(number, context, _begin, (records, levels, threads)) as pool:
             try:
@@ -57,7 +62,22 @@ def processes(number: int) -> Iterator[Callable[..., Future]]:
                     process.terminate()
                 raise
     finally:
-        listener.stop()
+        signal.signal(signal.SIGTERM, before)
+        records.put(None)
+        relay.join(PATIENCE)
+        records.cancel_join_thread()
+
+
+def _relay(records: Queue) -> None:
+    """Give records of the processes to the handlers of this one."""
+    for record in iter(records.get, None):
+        for handler in logging.getLogger().handlers:
+            if record.levelno >= handler.level:
+                handler.handle(record)
+
+
+def _interrupt(*_: object) -> None:
+    raise KeyboardInterrupt
 
 
 def _submit(pool: ProcessPoolExecutor, *call: object, **named: object) -> Future:
@@ -77,6 +97,9 @@ def _begin(records: Queue, levels: dict[str, int], threads: int) -> None:
     logging.getLogger().handlers = [QueueHandler(records)]
     for name, level in levels.items():
         logging.getLogger(name).setLevel(level)
+    for name in OWN_HANDLERS:
+        logging.getLogger(name).handlers.clear()
+        logging.getLogger(name).propagate = True
     if levels[""] > logging.DEBUG:
         warnings.simplefilter("ignore")  # of others; ours are in the log
     torch.set_num_threads(threads)

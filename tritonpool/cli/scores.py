@@ -43,8 +43,11 @@ def write_summary(output: Path) -> None:
     """Write a line for each model of a training to its folder, means over targets, and log the
     means over several models; nothing for models without a test part."""
     rows = []
-    found = [path for place in MODELS for path in output.glob(f"{place}/{FILE}")]
-    for path in sorted(found, key=natural):
+    models = sorted((path for place in MODELS for path in output.glob(place)), key=natural)
+    for path in (model / FILE for model in models if (model / "test_predictions.csv").exists()):
+        if not path.exists():
+            logger.warning("'%s' has no %s: an earlier version trained it", path.parent, FILE)
+            continue
         with path.open(newline="") as file:
             head, *lines = csv.reader(file)
         row = {"model": path.parent.relative_to(output).as_posix()}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import combinations
 from pathlib import Path
 
@@ -12,7 +12,7 @@ from chemprop.cli.utils import parse_indices
 
 from tritonpool.cli.errors import InputError
 
-__all__ = ["PARTS", "check_splits", "check_tests", "check_validation"]
+__all__ = ["PARTS", "check_metrics", "check_splits", "check_tests"]
 
 PARTS = ("train", "val", "test")
 OF_BOTH_CLASSES = ("roc", "prc")  # metrics
@@ -73,8 +73,9 @@ def check_splits(path: Path, rows: int) -> None:
                 )
 
 
-def check_validation(splits: Iterable[tuple], metrics: Sequence[str]) -> None:
-    """Check that no metric fails on a validation part.
+def check_metrics(splits: Iterable[tuple], metrics: Sequence[str], targets: Sequence[str]) -> None:
+    """Check that no metric fails on a part, as ``r2`` does with fewer than two values: of all
+    targets together on a validation part, of each on a test part.
 
     Parameters
     ----------
@@ -82,15 +83,18 @@ def check_validation(splits: Iterable[tuple], metrics: Sequence[str]) -> None:
         Data points of the parts of each split, a list for each component.
     metrics
         What is computed.
+    targets
+        Names of the targets.
 
     Raises
     ------
     InputError
         If one does.
     """
-    least = _least(metrics)
-    for i, (_, val, _) in enumerate(splits):
-        if 0 < sum(y == y for point in val[0] for y in point.y) < least:
+    for i, (_, val, test) in enumerate(splits if "r2" in metrics else ()):
+        for target, values in _known(test, targets):
+            _check_number(i, target, values, "r2", 2)
+        if sum(y == y for point in val[0] for y in point.y) == 1:
             raise InputError(
                 f"the validation part of split {i} has one value only, but r2 needs at least 2; "
                 f"{MORE}"
@@ -114,19 +118,11 @@ def check_tests(splits: Iterable[tuple], metrics: Sequence[str], targets: Sequen
     InputError
         If one has not.
     """
-    least = _least(metrics)
     for i, (_, _, test) in enumerate(splits):
         if not test[0]:
             raise InputError(f"split {i} has no test part to compare on; {MORE}")
-        known = [
-            [y for y in column if y == y] for column in zip(*(p.y for p in test[0]), strict=True)
-        ]
-        for target, values in zip(targets, known, strict=True):
-            if len(values) < least:
-                raise InputError(
-                    f"the test part of split {i} has {len(values)} value(s) of {target!r}, but "
-                    f"{'r2' if least == 2 else metrics[0]} needs at least {least}; {MORE}"
-                )
+        for target, values in _known(test, targets):
+            _check_number(i, target, values, metrics[0], 1)
             if metrics[0] in OF_BOTH_CLASSES and len(set(values)) == 1:
                 raise InputError(
                     f"the test part of split {i} has one class of {target!r} only, of which "
@@ -134,6 +130,16 @@ def check_tests(splits: Iterable[tuple], metrics: Sequence[str], targets: Sequen
                 )
 
 
-def _least(metrics: Sequence[str]) -> int:
-    """How many values of a target the metrics need."""
-    return 2 if "r2" in metrics else 1
+def _known(part: list, targets: Sequence[str]) -> Iterator[tuple[str, list[float]]]:
+    """The values of each target that are not missing; nothing for a part that is empty."""
+    columns = zip(*(point.y for point in part[0]), strict=True)
+    for target, column in zip(targets, columns, strict=False):
+        yield target, [y for y in column if y == y]
+
+
+def _check_number(split: int, target: str, values: list[float], metric: str, least: int) -> None:
+    if len(values) < least:
+        raise InputError(
+            f"the test part of split {split} has {len(values)} value(s) of {target!r}, but "
+            f"{metric} needs at least {least}; {MORE}"
+        )

@@ -385,7 +385,7 @@ def _check_texts(texts: pd.Series, path: Path, args: argparse.Namespace, reactio
         f"{_place(path, row, args)}: {which} in column {texts.name!r} {problem}"
         f"{_other_separator([texts.name])}"
         f"{f'; {len(others)} more cannot be used, in rows {more}' if others else ''}"
-    ) from None
+    )
 
 
 def _problem(text: object, reaction: bool, args: argparse.Namespace) -> str | None:

@@ -37,7 +37,7 @@ from tritonpool.cli.options import (
     resolve_settings,
 )
 from tritonpool.cli.scores import write_summary
-from tritonpool.cli.splits import check_validation
+from tritonpool.cli.splits import check_metrics
 from tritonpool.cli.tables import check_endings, check_files, check_tables
 
 __all__ = ["TrainSubcommand"]
@@ -106,8 +106,10 @@ class TrainSubcommand(chemprop_train.TrainSubcommand):
                 f"by `chemprop train`, whose checkpoints lack what is needed to go on with it"
             )
         now = vars(process_train_args(process_common_args(cls.parser.parse_args(words))))
+        # the number of replicates is that of these
+        free = {*FREE, "num_replicates"} if was["splits_file"] or was["splits_column"] else FREE
         for name, value in now.items():
-            if name not in FREE and _plain(value) != _plain(was[name]):
+            if name not in free and _plain(value) != _plain(was[name]):
                 longer = "; to train a finished model further, give it as --checkpoint"
                 more = longer if name == "epochs" else ""
                 raise UsageError(
@@ -175,7 +177,7 @@ class TrainSubcommand(chemprop_train.TrainSubcommand):
         record = args.output_dir / "splits.json"
         splits = read_splits(args, scratch, record if args.resume and record.is_file() else None)
         given.num_replicates = args.num_replicates  # as many as there are
-        check_validation(splits, args.metrics or ())
+        check_metrics(splits, args.metrics or (), args.target_columns)
         fitted = []
         for i, parts in enumerate(splits):
             folder = (
