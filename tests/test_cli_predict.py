@@ -361,11 +361,12 @@ def test_limits_where_the_loss_was_bounded(tmp_path, data, model, capsys):
     assert "is not a finite number; limits need a model with a bounded --loss-function" in message
 
 
-def test_a_model_that_chemprop_made_for_atoms_too(tmp_path, data, monkeypatch):
+def test_a_model_that_chemprop_made_for_atoms_too(tmp_path, data, monkeypatch, capsys):
     words = ("-i", data, "--mol-target-columns", "y", "-o", tmp_path / "m", *SMALL, *SHORT)
     chemprop_command(monkeypatch, "train", *words)
     words = ("-i", data, "--model-paths", tmp_path / "m", "-o", tmp_path / "p.csv")
-    assert tritonpool("predict", *words) == 0
+    assert tritonpool("predict", *words, "--drop-extra-columns") == 0
+    assert "--drop-extra-columns is not used for models of atoms" in capsys.readouterr().err
     assert tritonpool("fingerprint", *words, *COMMANDS["fingerprint"]) == 0
 
 

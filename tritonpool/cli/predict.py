@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import copy
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -32,6 +33,8 @@ from tritonpool.cli.tables import (
 from tritonpool.cli.uncertainty import OF_METHODS, check_given, check_uncertainty
 
 __all__ = ["FingerprintSubcommand", "PredictSubcommand"]
+
+logger = logging.getLogger(__name__)
 
 
 class _Checked:
@@ -201,8 +204,11 @@ class PredictSubcommand(_Checked, predict.PredictSubcommand):
     @classmethod
     def func(cls, args: argparse.Namespace) -> None:
         super().func(args)
-        if args.drop_extra_columns:
-            drop_extra_columns(args, [saved_encoder(path) for path in args.model_paths])
+        models = [saved_encoder(path) for path in args.model_paths]
+        if args.drop_extra_columns and models[0].atoms:
+            logger.warning("--drop-extra-columns is not used for models of atoms and bonds")
+        elif args.drop_extra_columns:
+            drop_extra_columns(args, models)
 
 
 class FingerprintSubcommand(_Checked, fingerprint.FingerprintSubcommand):
