@@ -5,7 +5,7 @@ TORCH ?=
 TORCH_INDEX ?= $(if $(filter cpu,$(TORCH)),https://download.pytorch.org/whl/cpu)
 # Processes that run tests, seconds that all tests together may take, and more words for pytest.
 JOBS ?= 2
-LIMIT ?= 900
+LIMIT ?= 1200
 ARGS ?=
 
 BIN := .venv/bin
