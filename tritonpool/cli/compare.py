@@ -25,7 +25,7 @@ from tritonpool.cli.options import flag, from_file, given_options, set_on_purpos
 from tritonpool.cli.parser import Parser, logging_options
 from tritonpool.cli.quiet import only_progress
 from tritonpool.cli.train import TrainSubcommand
-from tritonpool.compare.report import Study, findings, markdown, write
+from tritonpool.compare.report import Study, text, write
 
 __all__ = ["CompareSubcommand", "learns"]
 
@@ -99,6 +99,11 @@ def _add_group(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
     return parser
 
 
+def _draws_splits(args: argparse.Namespace) -> bool:
+    """Are the splits made here, and not given?"""
+    return args.splits_file is None and args.splits_column is None
+
+
 class CompareSubcommand(TrainSubcommand):
     """The options of ``train``, and the settings."""
 
@@ -143,8 +148,7 @@ class CompareSubcommand(TrainSubcommand):
         found = set_on_purpose(cls.parser, words, ("num_replicates",))
         # a training's file says 1, its default
         if not found or ("num_replicates" in filed and args.num_replicates == 1):
-            drawn = args.splits_file is None and args.splits_column is None
-            args.num_replicates = SPLITS if drawn else 1
+            args.num_replicates = SPLITS if _draws_splits(args) else 1
         if args.output_dir is None or "output_dir" in filed:  # the file's is that of its training
             args.output_dir = Path("comparison")
         if args.metrics is None and args.task_type.startswith("regression"):
@@ -172,8 +176,7 @@ class CompareSubcommand(TrainSubcommand):
         cls.check(args)
         if own := model_with_own_pooling(args):
             raise UsageError(f"argument --from-foundation: not allowed here; {own} pools already")
-        drawn = args.splits_file is None and args.splits_column is None
-        if drawn and len(args.data_path) == 1 and args.split_sizes[-1] == 0:
+        if _draws_splits(args) and len(args.data_path) == 1 and args.split_sizes[-1] == 0:
             raise UsageError("argument --split-sizes: needs a test part to compare on")
         check_writable(args.output_dir)
         with TemporaryDirectory(prefix="tritonpool-") as scratch:
@@ -197,9 +200,7 @@ class CompareSubcommand(TrainSubcommand):
         with output_folder(args.output_dir):
             options = {setting.name: setting.words for setting in settings}
             write(study, options, args.output_dir, machine=collect())
-        print(f"\n{markdown(study)}\n" + "\n".join(findings(study)))
-        if own := options.get(study.recommended()):
-            print(f"Its options: {shlex.join(own)}")
+        print(f"\n{text(study, options)}", end="")
         print(f"Tables, JSON, picture and models are in {args.output_dir}.")
         return study
 

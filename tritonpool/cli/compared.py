@@ -181,11 +181,12 @@ def _duration(seconds: float) -> str:
 
 def _train(waiting: list[tuple[Setting, int]], jobs: int) -> Iterator[tuple[Setting, int, Trained]]:
     """Train one after the other here, or several at a time in processes of their own."""
-    if min(jobs, len(waiting)) < 2:
+    jobs = min(jobs, len(waiting))
+    if jobs < 2:
         yield from ((setting, i, _train_one(setting.alone(i), i)) for setting, i in waiting)
         return
     calls, running = iter(waiting), {}
-    with processes(min(jobs, len(waiting))) as submit:
+    with processes(jobs) as submit:
         try:
             while True:
                 for setting, i in islice(calls, jobs - len(running)):

@@ -204,11 +204,13 @@ class PredictSubcommand(_Checked, predict.PredictSubcommand):
     @classmethod
     def func(cls, args: argparse.Namespace) -> None:
         super().func(args)
-        models = [saved_encoder(path) for path in args.model_paths]
-        if args.drop_extra_columns and models[0].atoms:
+        if not args.drop_extra_columns:
+            return
+        first = saved_encoder(args.model_paths[0])
+        if first.atoms:
             logger.warning("--drop-extra-columns is not used for models of atoms and bonds")
-        elif args.drop_extra_columns:
-            drop_extra_columns(args, models)
+        else:
+            drop_extra_columns(args, first)
 
 
 class FingerprintSubcommand(_Checked, fingerprint.FingerprintSubcommand):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -14,7 +13,7 @@ from tritonpool.cli.saved import SavedEncoder
 __all__ = ["drop_extra_columns"]
 
 
-def drop_extra_columns(args: argparse.Namespace, models: Sequence[SavedEncoder]) -> None:
+def drop_extra_columns(args: argparse.Namespace, first: SavedEncoder) -> None:
     """Do what ``--drop-extra-columns`` says, which chemprop 2.3 forgets: keep the molecules and
     what was predicted.
 
@@ -22,25 +21,26 @@ def drop_extra_columns(args: argparse.Namespace, models: Sequence[SavedEncoder])
     ----------
     args
         Options of ``predict``, as chemprop has completed them.
-    models
-        What predicted.
+    first
+        What the first of the models says, by which chemprop names the columns.
     """
     header = None if args.no_header_row else "infer"
     given = pd.read_csv(args.test_path, header=header, index_col=False, nrows=1).columns
     molecules = [*(args.smiles_columns or []), *(args.reaction_columns or [])]
     molecules = {str(name) for name in molecules or given[:1]}
     individual = args.output.with_name(f"{args.output.stem}_individual{args.output.suffix}")
-    numbers = [f"_model_{i}" for i in range(len(models))]
-    for path, ends in ((args.output, [""]), (individual, numbers if len(models) > 1 else [])):
-        if ends:
-            kept = molecules | {name + end for name in _written(args, models) for end in ends}
-            _drop(path, [name for name in given if str(name) not in kept])
+    written = {args.output: [""]}
+    if len(args.model_paths) > 1:
+        written[individual] = [f"_model_{i}" for i in range(len(args.model_paths))]
+    for path, ends in written.items():
+        kept = molecules | {name + end for name in _written(args, first) for end in ends}
+        _drop(path, [name for name in given if str(name) not in kept])
 
 
-def _written(args: argparse.Namespace, models: Sequence[SavedEncoder]) -> list[str]:
+def _written(args: argparse.Namespace, first: SavedEncoder) -> list[str]:
     """The names that chemprop gives to what it predicts."""
-    predictor, number, _ = models[0].predicts
-    names = models[0].predicts[-1] or [f"pred_{i}" for i in range(number)]
+    predictor, number, names = first.predicts
+    names = names or [f"pred_{i}" for i in range(number)]
     ends = [""]
     if issubclass(predictor, MulticlassClassificationFFN):
         ends.append("_prob")

@@ -18,7 +18,7 @@ from tritonpool.compare.paired import Effect, effect
 from tritonpool.markdown import markdown_table
 from tritonpool.plots import save
 
-__all__ = ["Study", "Trained", "draw", "findings", "markdown", "write"]
+__all__ = ["Study", "Trained", "draw", "findings", "markdown", "text", "write"]
 
 SAVING = 0.1  # of the time of an epoch: less is no reason to leave the best
 ENOUGH = 3  # splits: fewer tell hardly anything apart, so that time alone would decide
@@ -214,6 +214,14 @@ def findings(study: Study) -> list[str]:
     return lines
 
 
+def text(study: Study, options: Mapping[str, Sequence[str]]) -> str:
+    """The table, what it says, and the options of the setting to begin with."""
+    lines = [markdown(study), *findings(study)]
+    if own := options.get(study.recommended()):
+        lines.append(f"Its options: {shlex.join(own)}")
+    return "\n".join(lines) + "\n"
+
+
 def draw(study: Study, path: Path) -> None:
     """Changes from the first setting with their intervals, as PNG."""
     first, *others = study.names
@@ -266,10 +274,7 @@ def write(study: Study, options: Mapping[str, Sequence[str]], folder: Path, **mo
         "recommended": study.recommended(),
     }
     (folder / "results.json").write_text(json.dumps(record, indent=2) + "\n")
-    lines = findings(study)
-    if own := options.get(study.recommended()):
-        lines.append(f"Its options: {shlex.join(own)}")
-    (folder / "results.md").write_text(markdown(study) + "\n" + "\n".join(lines) + "\n")
+    (folder / "results.md").write_text(text(study, options))
     with (folder / "results.csv").open("w", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         metrics = list(study.rows[first][0].test)
