@@ -190,6 +190,11 @@ class WithoutFeatures(OfAll):
     edge_dim = None  # as those made without
 
 
+class RequiringFeatures(WithoutFeatures):
+    def forward(self, x, edge_index, edge_attr):
+        return self.remember(x, edge_index, edge_attr)
+
+
 class OfBatch(Asking):
     def forward(self, x, batch, edge_attr=None):
         return self.remember(x, batch, edge_attr)
@@ -202,6 +207,7 @@ def test_a_network_is_given_what_its_arguments_name():
         (OfFeatures, (edges, attr)),
         (OfAll, (edges, w, attr, of, None)),
         (WithoutFeatures, (edges, w, None, of, None)),
+        (RequiringFeatures, (edges, attr)),
         (OfBatch, (of, None)),  # no edge features without the edges
     ]:
         layer = DiffPool(5, 4, assignment=kind())

@@ -83,7 +83,8 @@ def _asked_by(network: nn.Module) -> _Asked:
         )
     edges = len(by_place) > 1
     names = {p.name for p in wanted} & set(NAMED if edges else ("batch",))
-    if any(map(_without_edge_features, network.modules())):
+    optional = {p.name for p in wanted if p.default is not p.empty}
+    if "edge_attr" in optional and any(map(_without_edge_features, network.modules())):
         names.discard("edge_attr")
     return _Asked(edges, tuple(name for name in NAMED if name in names))
 
@@ -125,8 +126,8 @@ class DiffPool(nn.Module):
         features, or, if its ``forward`` requires two arguments, with node features and
         ``edge_index`` as PyG's convolutions are. Of ``edge_weight``, ``edge_attr`` and ``batch`` it
         is given those that its ``forward`` has arguments for, by these names; the first two with
-        ``edge_index`` only, and no ``edge_attr`` if a layer of PyG in it was made for none.
-        ``None`` means an MLP with one hidden layer
+        ``edge_index`` only, and no ``edge_attr`` if it need not be given and a layer of PyG in it
+        was made for none. ``None`` means an MLP with one hidden layer
     drop_self_loops : bool, default=True
         leave out the coarse edges from a cluster to itself
     temperature : float, default=1.0
