@@ -63,6 +63,16 @@ def data(tmp_path: Path) -> Path:
     return write_table(tmp_path / "data.csv")
 
 
+@pytest.fixture(scope="session")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a small training, to predict with."""
+    from cli_tools import train, write_table
+
+    folder = tmp_path_factory.mktemp("trained")
+    assert train(write_table(folder / "data.csv", 24), folder / "model") == 0
+    return folder / "model"
+
+
 @pytest.fixture
 def refused(tmp_path: Path, capfd: pytest.CaptureFixture) -> Callable[..., str]:
     """Run a training that must fail with one line and leave nothing, and return the line."""

@@ -1,11 +1,12 @@
 """``test_scores.csv`` holds what the models reach on their test parts."""
 
 import json
+import shutil
 
 import numpy as np
 import pandas as pd
 import pytest
-from cli_tools import train, write_table
+from cli_tools import OLD_NUMPY, train, tritonpool, write_table
 
 
 def test_scores_of_all_models_and_targets(tmp_path, capsys):
@@ -20,6 +21,7 @@ def test_scores_of_all_models_and_targets(tmp_path, capsys):
     assert train(data, out, "--target-columns", "y", "z", *words) == 0
     table = pd.read_csv(out / "test_scores.csv")
     names = [f"replicate_{i}/model_{j}" for i in range(2) for j in range(2)]
+    names += [f"replicate_{i}/ensemble" for i in range(2)]
     assert table.model.tolist() == names and list(table) == ["model", "rmse", "mae"]
     truth = pd.read_csv(data)
     splits = json.loads((out / "splits.json").read_text())
@@ -32,17 +34,63 @@ def test_scores_of_all_models_and_targets(tmp_path, capsys):
             assert own.rmse[target] == pytest.approx(np.nanmean(error**2) ** 0.5, rel=1e-4)
             assert own.mae[target] == pytest.approx(np.nanmean(abs(error)), rel=1e-4)
         assert row.rmse == pytest.approx(own.rmse.mean())
-    text = f"test/rmse of 4 models: {table.rmse.mean():.4g} ± {table.rmse.std():.2g}"
-    assert text in capsys.readouterr().err
+    logged = capsys.readouterr().err
+    for kind, rmse in (("4 models", table.rmse[:4]), ("2 ensembles", table.rmse[4:])):
+        assert f"test/rmse of {kind}: {rmse.mean():.4g} ± {rmse.std():.2g}" in logged
     other = out / "other" / "model_0"  # a training of its own in a folder beneath
     other.mkdir(parents=True)
     (other / "test_scores.csv").write_text((out / names[0] / "test_scores.csv").read_text())
     # what was finished before counts after --resume, too
     (out / "test_scores.csv").unlink()
     (out / "replicate_1" / "model_1" / "best.pt").unlink()
+    shutil.rmtree(out / "replicate_1" / "ensemble")
     assert train(data, out, "--resume", "--target-columns", "y", "z", *words) == 0
     again = pd.read_csv(out / "test_scores.csv")
     pd.testing.assert_frame_equal(again, table)
+
+
+def predicted(folder):
+    return pd.read_csv(folder / "test_predictions.csv")
+
+
+@OLD_NUMPY
+@pytest.mark.parametrize("task", ["regression", "classification", "multiclass"])
+def test_an_ensemble_predicts_the_mean_of_its_models(task, tmp_path, capsys):
+    data = write_table(
+        tmp_path / "data.csv", 60, y=lambda row, _: row % 3 if task[0] == "m" else row % 2
+    )
+    words = ("--ensemble-size", 2, "--task-type", task, "--target-columns", "y")
+    words += ("--multiclass-num-classes", 3) if task == "multiclass" else ()
+    out, new = tmp_path / "out", tmp_path / "new.csv"
+    assert train(data, out, *words, "--remove-checkpoints") == 0
+    assert "The mean prediction of the 2 models" in capsys.readouterr().err
+    rows = json.loads((out / "splits.json").read_text())[0]["test"]
+    pd.read_csv(data).iloc[rows][["smiles"]].to_csv(tmp_path / "test.csv", index=False)
+    test = ("--test-path", tmp_path / "test.csv", "--smiles-columns", "smiles")
+    assert tritonpool("predict", *test, "--model-paths", out, "-o", new) == 0
+    shown, together = pd.read_csv(new), predicted(out / "ensemble")
+    if task == "multiclass":
+        np.testing.assert_array_equal(together.y, shown.y)
+        np.testing.assert_allclose(*(numbers(table) for table in (together, shown)), atol=1e-5)
+        mean = sum(numbers(predicted(out / f"model_{i}")) for i in range(2)) / 2
+        np.testing.assert_allclose(numbers(together), mean, atol=2e-6)
+    else:
+        np.testing.assert_allclose(together.y, shown.y, rtol=1e-5)
+        mean = sum(predicted(out / f"model_{i}").y for i in range(2)) / 2
+        np.testing.assert_allclose(together.y, mean, rtol=1e-6)
+    # a training that was finished before there were ensembles, from what stands in the tables
+    shutil.rmtree(out / "ensemble")
+    assert train(data, out, "--resume") == 0
+    again = predicted(out / "ensemble")
+    np.testing.assert_allclose(*(numbers(table) for table in (again, together)), rtol=2e-6)
+    assert (out / "ensemble" / "test_scores.csv").exists()
+
+
+def numbers(table):
+    """Probabilities of all classes, or what else is predicted."""
+    if "y_prob" not in table:
+        return table.y.to_numpy()
+    return np.array([[float(word) for word in cell.split(",")] for cell in table.y_prob])
 
 
 def test_models_of_an_earlier_version_are_named(tmp_path, capsys):
@@ -52,7 +100,7 @@ def test_models_of_an_earlier_version_are_named(tmp_path, capsys):
     (out / "model_1" / "best.pt").unlink()
     assert train(data, out, "--ensemble-size", 2, "--resume") == 0
     assert f"'{out / 'model_0'}' has no test_scores.csv" in capsys.readouterr().err
-    assert pd.read_csv(out / "test_scores.csv").model.tolist() == ["model_1"]
+    assert pd.read_csv(out / "test_scores.csv").model.tolist() == ["model_1", "ensemble"]
 
 
 def test_without_a_test_part_there_are_none(tmp_path):

@@ -157,13 +157,14 @@ def test_plain_training_is_that_of_chemprop(tmp_path, monkeypatch):
     names = {
         str(p.relative_to(tmp_path / "ours")) for p in (tmp_path / "ours").rglob("*") if p.is_file()
     }
-    scores = {"test_scores.csv", *(f"model_{i}/test_scores.csv" for i in range(2))}
-    assert names - scores == {
+    ours = {"test_scores.csv", *(f"model_{i}/test_scores.csv" for i in range(2))}
+    ours |= {"ensemble/test_scores.csv", "ensemble/test_predictions.csv"}
+    assert names - ours == {
         str(p.relative_to(tmp_path / "stock"))
         for p in (tmp_path / "stock").rglob("*")
         if p.is_file()
     }
-    assert scores < names
+    assert ours < names
 
 
 def test_train_size_cuts_the_training_part_only(tmp_path):

@@ -8,25 +8,24 @@ import copy
 import logging
 import os
 import shutil
-import statistics
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from pickle import UnpicklingError
 
+import numpy as np
 import torch
-from chemprop.cli.train import build_model, evaluate_and_save_predictions
+from chemprop.cli.train import build_model
 from chemprop.conf import LIGHTNING_26_COMPAT_ARGS
 from chemprop.data import MulticomponentDataset
 from chemprop.models import MPNN, MulticomponentMPNN, save_model
-from chemprop.nn import ChempropMetric, MetricRegistry, PredictorRegistry
+from chemprop.nn import MetricRegistry, PredictorRegistry
 from lightning import pytorch as pl
 from lightning.pytorch.callbacks import Callback, EarlyStopping
 from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
 from lightning.pytorch.strategies import DDPStrategy
 from lightning.pytorch.utilities.exceptions import SIGTERMException
-from torch import Tensor
 from torch.utils.data import DataLoader
 
 from tritonpool.backend import use_backend
@@ -36,10 +35,11 @@ from tritonpool.chemprop.message_passing import DiffPoolMixin
 from tritonpool.cli.callbacks import Checkpoints, Generators, History, SameData
 from tritonpool.cli.data import Prepared, model_paths
 from tritonpool.cli.errors import InputError, Interrupted
+from tritonpool.cli.evaluate import evaluate, evaluate_ensemble, is_tested
 from tritonpool.cli.features import mismatch
 from tritonpool.cli.options import settings_from
 from tritonpool.cli.saved import saved_encoder
-from tritonpool.cli.scores import write_scores
+from tritonpool.cli.scores import ENSEMBLE
 
 __all__ = ["Fitted", "fit_replicate", "is_finished", "make_model", "trainer_options", "try_out"]
 
@@ -48,31 +48,23 @@ logger = logging.getLogger(__name__)
 
 @dataclass
 class Fitted:
-    """A trained model's folder, what each of its epochs took and gave, and each metric on the test
-    part, as a mean over targets; empty without one."""
+    """A trained model's folder, what each of its epochs took and gave, and for the test part each
+    metric as a mean over targets, and what is predicted; nothing without one."""
 
     folder: Path
     seconds: list[float]
     metrics: list[dict[str, float]]
     test: dict[str, float]
-
-
-class _Kept:
-    """A metric that remembers its values."""
-
-    def __init__(self, metric: ChempropMetric):
-        self.alias, self.values = metric.alias, []
-        self._metric = metric
-
-    def __call__(self, *args: Tensor | None) -> Tensor:
-        value = self._metric(*args)
-        self.values.append(float(value))
-        return value
+    predicted: np.ndarray | None = field(repr=False)
 
 
 def is_finished(args: argparse.Namespace, folder: Path) -> bool:
-    """Whether all models of a replicate are there; best.pt is written last."""
-    return all((folder / f"model_{i}" / "best.pt").exists() for i in range(ensemble_size(args)))
+    """Whether all models of a replicate are there, best.pt is written last, and what they reach
+    together."""
+    models = [folder / f"model_{i}" for i in range(ensemble_size(args))]
+    if not all((model / "best.pt").exists() for model in models):
+        return False
+    return len(models) == 1 or not is_tested(models[0]) or is_tested(folder / ENSEMBLE)
 
 
 def ensemble_size(args: argparse.Namespace) -> int:
@@ -198,13 +190,15 @@ def fit_replicate(
     size = ensemble_size(args)
     if size != args.ensemble_size:
         logger.warning("the ensemble has %d models, as many as --checkpoint names", size)
-    fitted = []
-    same = SameData(data.digest())
-    for i in range(size):
-        model_folder = folder / f"model_{i}"
+    folders = [folder / f"model_{i}" for i in range(size)]
+    finished = [args.resume and (model_folder / "best.pt").exists() for model_folder in folders]
+    fitted, same = [], SameData(data.digest())
+    for i, model_folder in enumerate(folders):
         generators = Generators(data.train_loader.sampler)
-        if args.resume and (model_folder / "best.pt").exists():
+        if finished[i]:
             logger.info("'%s' is finished already", model_folder)
+            if all(finished[i:]):
+                continue
             # the next model goes on with the sampler where this one left it
             last = _read(_last(model_folder))["callbacks"]
             if same.state_key in last:
@@ -217,10 +211,14 @@ def fit_replicate(
         logger.info(model)
         kept = [same, generators]
         fitted.append(_fit(args, data, model, model_folder, kept, progress))
+    if size > 1 and data.test_loader is not None:
+        new = {one.folder: one.predicted for one in fitted}
+        evaluate_ensemble(args, data.test_loader, {path: new.get(path) for path in folders}, folder)
     if args.remove_checkpoints:
         # only now, because a resumed training needs those of the finished models too
-        for i in range(size):
-            shutil.rmtree(folder / f"model_{i}" / "checkpoints")
+        for checkpoints in (model_folder / "checkpoints" for model_folder in folders):
+            if checkpoints.exists():
+                shutil.rmtree(checkpoints)
     return fitted
 
 
@@ -264,7 +262,7 @@ def _fit(
         raise Interrupted("the training was stopped by SIGTERM") from error
     except SystemExit as error:  # lightning's answer to Ctrl-C
         raise Interrupted("the training was interrupted") from error
-    best_path, test = best.best_model_path, {}
+    best_path, test, predicted = best.best_model_path, {}, None
     if data.test_loader is not None:
         if isinstance(trainer.strategy, DDPStrategy):
             torch.distributed.destroy_process_group()
@@ -284,19 +282,14 @@ def _fit(
         predictions = torch.concat(rows, 0).float()
         if model.predictor.n_targets > 1:
             predictions = predictions[..., 0]
-        kept_metrics = [_Kept(metric) for metric in model.metrics[:-1]]
-        evaluate_and_save_predictions(
-            predictions.numpy(), data.test_loader, kept_metrics, folder, args
-        )
-        scores = {metric.alias: metric.values for metric in kept_metrics}
-        write_scores(folder, scores, args.target_columns)
-        test = {name: statistics.mean(values) for name, values in scores.items()}
+        predicted = predictions.numpy()
+        test = evaluate(args, data.test_loader, predicted, model.metrics[:-1], folder)
     model = type(model).load_from_checkpoint(best_path)
     partial = folder / f"best.{os.getpid()}.part"
     save_model(partial, model, args.target_columns)
     partial.replace(folder / "best.pt")
     logger.info("Best model saved to '%s'", folder / "best.pt")
-    return Fitted(folder, history.seconds, history.metrics, test)
+    return Fitted(folder, history.seconds, history.metrics, test, predicted)
 
 
 def _monitors(

@@ -12,9 +12,11 @@ import numpy as np
 from tritonpool.cli.checks import MODELS
 from tritonpool.cli.saved import natural
 
-__all__ = ["FILE", "write_scores", "write_summary"]
+__all__ = ["ENSEMBLE", "FILE", "PREDICTIONS", "write_scores", "write_summary"]
 
 FILE = "test_scores.csv"
+PREDICTIONS = "test_predictions.csv"
+ENSEMBLE = "ensemble"  # folder of what several models reach together
 
 logger = logging.getLogger(__name__)
 
@@ -40,28 +42,37 @@ def write_scores(
 
 
 def write_summary(output: Path) -> None:
-    """Write a line for each model of a training to its folder, means over targets, and log the
-    means over several models; nothing for models without a test part."""
+    """Write a line for each model and each ensemble of a training to its folder, means over
+    targets, and log the means over several of either; nothing for models without a test part."""
+    models = _lines(output, MODELS)
+    ensembles = _lines(output, (ENSEMBLE, f"replicate_*/{ENSEMBLE}"))
+    every = models + ensembles
+    if not every:
+        return
+    with (output / FILE).open("w", newline="") as file:
+        writer = csv.DictWriter(file, list(every[0]), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(every)
+    for rows, kind in ((models, "models"), (ensembles, "ensembles")):
+        for metric in list(every[0])[1:] if len(rows) > 1 else ():
+            values = [row[metric] for row in rows]
+            mean, sd = np.mean(values), np.std(values, ddof=1)
+            logger.info("test/%s of %d %s: %.4g ± %.2g", metric, len(values), kind, mean, sd)
+
+
+def _lines(output: Path, places: Sequence[str]) -> list[dict[str, str | float]]:
+    """The means over targets of what stands in each of these folders, if it was tested."""
     rows = []
-    models = sorted((path for place in MODELS for path in output.glob(place)), key=natural)
-    for path in (model / FILE for model in models if (model / "test_predictions.csv").exists()):
-        if not path.exists():
-            logger.warning("'%s' has no %s: an earlier version trained it", path.parent, FILE)
+    folders = sorted((path for place in places for path in output.glob(place)), key=natural)
+    for folder in (path for path in folders if (path / PREDICTIONS).exists()):
+        if not (folder / FILE).exists():
+            logger.warning("'%s' has no %s: an earlier version trained it", folder, FILE)
             continue
-        with path.open(newline="") as file:
+        with (folder / FILE).open(newline="") as file:
             head, *lines = csv.reader(file)
-        row = {"model": path.parent.relative_to(output).as_posix()}
+        row: dict[str, str | float] = {"model": folder.relative_to(output).as_posix()}
         for name, *values in zip(head, *lines, strict=True):
             if name != "target":
                 row[name] = float(np.mean([float(value) for value in values]))
         rows.append(row)
-    if not rows:
-        return
-    with (output / FILE).open("w", newline="") as file:
-        writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
-    for metric in list(rows[0])[1:] if len(rows) > 1 else ():
-        values = [row[metric] for row in rows]
-        mean, sd = np.mean(values), np.std(values, ddof=1)
-        logger.info("test/%s of %d models: %.4g ± %.2g", metric, len(values), mean, sd)
+    return rows
