@@ -5,10 +5,11 @@ import re
 
 import numpy as np
 import pytest
+import torch
 from rdkit import Chem
 
-from tritonpool.clusters.measures import Measures, atom_kinds, mean_measures, measure
-from tritonpool.clusters.pictures import colour, draw_clusters, page
+from tritonpool.clusters import Measures, atom_kinds, draw_clusters, mean_measures, measure
+from tritonpool.clusters.pictures import colour, page
 
 # butanol's heavy atoms: C C C C O, the chain's two halves as clusters; the third is empty
 BONDS = [(0, 1), (1, 2), (2, 3), (3, 4)]
@@ -65,6 +66,17 @@ def test_atoms_and_inner_bonds_are_coloured():
     assert text.count("<ellipse") == 5
     lone = draw_clusters(Chem.MolFromSmiles("CCCCO"), np.eye(5))
     assert text.count("<path") - lone.count("<path") == 2
+
+
+def test_shares_as_a_model_gives_them():
+    butanol, shares = Chem.MolFromSmiles("CCCCO"), torch.from_numpy(SHARES).requires_grad_()
+    picture = draw_clusters(butanol, shares)
+    assert picture == draw_clusters(butanol, SHARES)
+    assert picture._repr_svg_() == picture  # what a notebook asks for
+    kinds = atom_kinds(butanol)
+    assert measure(shares, BONDS, kinds) == measure(SHARES, BONDS, kinds)
+    with pytest.raises(ValueError, match=r"a row for each of the 5 atoms, got shape \(4, 3\)"):
+        draw_clusters(butanol, shares[:4])
 
 
 def test_a_page_is_whole_and_escaped():

@@ -30,7 +30,7 @@ def scope_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
 
 @pytest.mark.filterwarnings("ignore::UserWarning")
 def test_chemprop(scope_of):
-    scope = scope_of("chemprop.md", 5)
+    scope = scope_of("chemprop.md", 6)
     bmg = scope["batch"].bmg
     assert torch.equal(scope["loaded"].eval()(bmg), scope["model"].eval()(bmg))
     assert len(scope["pooled"].message_passing.pools) == 2

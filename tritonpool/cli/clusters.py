@@ -28,8 +28,8 @@ from tritonpool.cli.ranges import whole_number
 from tritonpool.cli.recorded import warn_of_differences
 from tritonpool.cli.saved import trained_models
 from tritonpool.cli.tables import check_files, smiles_by_column
-from tritonpool.clusters.measures import Measures, atom_kinds, mean_measures, measure
-from tritonpool.clusters.pictures import draw_clusters, page
+from tritonpool.clusters import Measures, atom_kinds, draw_clusters, mean_measures, measure
+from tritonpool.clusters.pictures import page
 
 __all__ = ["add_args", "run"]
 

@@ -6,8 +6,9 @@ from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from torch import Tensor
 
-__all__ = ["Measures", "atom_kinds", "mean_measures", "measure"]
+__all__ = ["Measures", "as_array", "atom_kinds", "mean_measures", "measure"]
 
 
 @dataclass(frozen=True)
@@ -47,20 +48,26 @@ class Measures:
     chance: float
 
 
+def as_array(shares: np.ndarray | Tensor) -> np.ndarray:
+    """Shares as they are counted and drawn, wherever they are."""
+    return shares.detach().cpu().numpy() if isinstance(shares, Tensor) else shares
+
+
 def measure(
-    shares: np.ndarray, bonds: Sequence[tuple[int, int]], kinds: Sequence[Hashable]
+    shares: np.ndarray | Tensor, bonds: Sequence[tuple[int, int]], kinds: Sequence[Hashable]
 ) -> Measures:
     """Measure the clusters of a molecule.
 
     Parameters
     ----------
-    shares : numpy.ndarray
+    shares : numpy.ndarray | torch.Tensor
         of each atom in each cluster, ``n x c``
     bonds : Sequence[tuple[int, int]]
         the two atoms of each bond
     kinds : Sequence[Hashable]
         what each atom is; equal for atoms of one kind
     """
+    shares = as_array(shares)
     n, c = shares.shape
     if n == 0:
         return Measures(0, c, 0, 0, *[np.nan] * 4)

@@ -9,8 +9,11 @@ from collections.abc import Iterable
 import numpy as np
 from rdkit import Chem
 from rdkit.Chem.Draw import rdMolDraw2D
+from torch import Tensor
 
-__all__ = ["colour", "draw_clusters", "page"]
+from tritonpool.clusters.measures import as_array
+
+__all__ = ["Picture", "colour", "draw_clusters", "page"]
 
 SIZE = (360, 260)
 PALEST = 0.35  # of a colour is left to a share of nearly 0
@@ -22,6 +25,15 @@ figcaption { font-size: small; overflow-wrap: anywhere }
 """
 
 
+class Picture(str):
+    """The text of an SVG picture, which a notebook shows."""
+
+    __slots__ = ()
+
+    def _repr_svg_(self) -> str:
+        return str(self)
+
+
 def colour(cluster: int, share: float = 1.0) -> tuple[float, float, float]:
     """Red, green and blue from 0 to 1; the smaller the share, the closer to white."""
     full = colorsys.hls_to_rgb(cluster * GOLDEN % 1, 0.65, 0.8)
@@ -29,16 +41,29 @@ def colour(cluster: int, share: float = 1.0) -> tuple[float, float, float]:
     return tuple(1 + strength * (part - 1) for part in full)
 
 
-def draw_clusters(mol: Chem.Mol, shares: np.ndarray) -> str:
-    """An SVG picture of a molecule, each atom and each bond inside a cluster in its colour.
+def draw_clusters(mol: Chem.Mol, shares: np.ndarray | Tensor) -> Picture:
+    """An SVG picture of a molecule, each atom and each bond inside a cluster in its colour, paler
+    where the share is small.
 
     Parameters
     ----------
     mol : rdkit.Chem.Mol
         the molecule, with ``n`` atoms
-    shares : numpy.ndarray
-        of each atom in each cluster, ``n x c``
+    shares : numpy.ndarray | torch.Tensor
+        of each atom in each cluster, ``n x c``, as ``assignments(bmg)`` of a DiffPool message
+        passing gives them
+
+    Raises
+    ------
+    ValueError
+        if there is not a row for each atom
     """
+    if shares.ndim != 2 or len(shares) != mol.GetNumAtoms():
+        raise ValueError(
+            f"shares must have a row for each of the {mol.GetNumAtoms()} atoms, got shape "
+            f"{tuple(shares.shape)}"
+        )
+    shares = as_array(shares)
     main, largest = shares.argmax(1).tolist(), shares.max(1).tolist()
     atoms = {i: colour(p, share) for i, (p, share) in enumerate(zip(main, largest, strict=True))}
     bonds = {}
@@ -58,7 +83,7 @@ def draw_clusters(mol: Chem.Mol, shares: np.ndarray) -> str:
     )
     drawer.FinishDrawing()
     text = drawer.GetDrawingText()
-    return text[text.index("<svg") :]
+    return Picture(text[text.index("<svg") :])
 
 
 def page(title: str, pictures: Iterable[tuple[str, str]]) -> str:
