@@ -1,6 +1,7 @@
 """Any chemprop model becomes a DiffPool model that trains, with every kind of head and input."""
 
 import copy
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -117,6 +118,10 @@ def test_nothing_is_shared_with_the_model():
     theirs = {id(module) for module in model.modules()}
     assert not theirs & {id(module) for module in new.modules()}
     assert new.training and not model.training
+    last = to_diffpool(model, replace(SMALL, readout="last"))  # with a predictor of the same width
+    assert not theirs & {id(module) for module in last.modules()}
+    for model in (last, to_diffpool(new.eval())):
+        assert all(module.training for module in model.modules())
 
 
 def test_the_encoder_stays_frozen_and_of_its_dtype():

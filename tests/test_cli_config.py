@@ -55,6 +55,25 @@ def test_the_command_line_may_choose_a_readout_without_gate(trained, tmp_path):
     assert not settings(tmp_path / "out")["gate"]
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("--diffpool-levels", 0),
+        ("--diffpool-assignment", "rings"),
+        ("--diffpool-readout", "last"),
+        ("--from-foundation",),
+    ],
+)
+def test_what_the_command_line_chose_can_be_repeated_and_resumed(trained, tmp_path, words):
+    out, repeated = tmp_path / "out", tmp_path / "repeated"
+    words += (trained / "model_0" / "best.pt",) if len(words) == 1 else ()
+    assert again(trained, out, *words) == 0
+    assert again(out, repeated) == 0
+    assert str(settings(out)) == str(settings(repeated))  # modules differ
+    (out / "model_0" / "best.pt").unlink()
+    assert tritonpool("train", "--resume", "-o", out) == 0
+
+
 @pytest.mark.parametrize("option", ["--checkpoint", "--from-foundation"])
 def test_the_command_line_may_name_a_model(trained, tmp_path, option):
     assert again(trained, tmp_path / "out", option, trained / "model_0" / "best.pt") == 0

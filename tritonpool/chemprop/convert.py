@@ -67,7 +67,7 @@ def _convert_block(block: MessagePassing, settings: dict[str, object]) -> Messag
 
 def _convert_predictor(predictor: Predictor, input_dim: int) -> Predictor:
     if predictor.input_dim == input_dim:
-        return predictor
+        return copy.deepcopy(predictor)
     return from_hparams(copy.deepcopy(dict(predictor.hparams)) | {"input_dim": input_dim})
 
 
@@ -78,8 +78,9 @@ def to_diffpool(
 
     The encoder keeps its weights, and which of them are frozen, so that a pretrained one can be
     given. The predictor and a batch normalisation are made anew with the same settings, because
-    their input is wider. Blocks that are DiffPool already keep their own settings. The new model is
-    in training mode, on the device and of the dtype of the encoder.
+    their input is wider; where it is not (``readout="last"``) the predictor is a copy. Blocks that
+    are DiffPool already keep their own settings. The new model is in training mode, on the device
+    and of the dtype of the encoder.
 
     Parameters
     ----------
@@ -131,4 +132,4 @@ def to_diffpool(
     result = cls(converted, agg, predictor, **kept).to(next(mp.parameters()))
     if is_own:
         result.load_state_dict(model.state_dict())
-    return result
+    return result.train()

@@ -56,6 +56,19 @@ class Parser(ArgumentParser):
         code = 1 if message.startswith("Unable to open config file") else 2
         self.exit(code, f"{self.prog}: error: {message}\n")
 
+    def get_items_for_config_file_output(
+        self, source_to_settings: dict, parsed_namespace: argparse.Namespace
+    ) -> dict:
+        """What a new file holds: configargparse would repeat all of the file that was read, also
+        what counts no longer because of the command line."""
+        items = super().get_items_for_config_file_output(source_to_settings, parsed_namespace)
+        for source, settings in source_to_settings.items():
+            for key, (action, _) in settings.items() if source.startswith("config_file") else ():
+                value = None if action is None else getattr(parsed_namespace, action.dest, None)
+                if value is None or value is False:
+                    items.pop(key, None)
+        return items
+
     def write_config_file(self, *args: object, **kwargs: object) -> None:
         """Write a configuration file, without the line on standard output that no ``-q`` stops."""
         with redirect_stdout(StringIO()):
