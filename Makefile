@@ -43,7 +43,7 @@ $(READY): pyproject.toml constraints.txt
 demo: $(READY) ## train D-MPNN with and without DiffPool on polymers made on the spot, and compare
 	@$(BIN)/tritonpool demo $(ARGS)
 
-test: $(READY) ## run the tests (5 to 8 minutes on 2 cores)
+test: $(READY) ## run the tests (8 to 13 minutes on 2 cores)
 	@timeout $(LIMIT) $(PYTEST) -m "not slow" $(ARGS) || { code=$$?; \
 	  [ $$code -ne 124 ] || echo "The tests took longer than $(LIMIT) s; LIMIT=... allows more." >&2; exit $$code; }
 

@@ -220,8 +220,8 @@ OPTIONS = [
     (("--weight-column", "w"), "argument --weight-column: '{data}' has no column 'w'; its columns"),
     (("--splits-column", "split"), "argument --splits-column: '{data}' has no column 'split'; its"),
     # devices
-    (("--devices", "banana"), "argument --devices: must be auto or how many of this machine's"),
-    (("--devices", 0), "argument --devices: must be auto or how many of this machine's cpu dev"),
+    (("--devices", "banana"), "argument --devices: must be auto or how many processes"),
+    (("--devices", 0), "argument --devices: must be auto or how many processes to train in, at"),
     (("--accelerator", "abacus"), "argument --accelerator: must be one of auto, cpu, cuda"),
     pytest.param(
         ("--accelerator", "gpu"),

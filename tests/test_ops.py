@@ -122,8 +122,9 @@ def changed(i, p, value):
             {"S": changed(4, 1, 0.5)},
             r"S\[4, 1\] is 0.5, but node 4 belongs to graph 1, which has 1",
         ),
-        ({"eps": 0.0}, "eps must be at least 1.2e-38, but is 0.0"),
-        ({"eps": 1e-60}, "eps must be at least 1.2e-38, but is 1e-60"),
+        ({"eps": 0.0}, "eps must be finite and at least 1.2e-38, but is 0.0"),
+        ({"eps": float("inf")}, "eps must be finite and at least 1.2e-38, but is inf"),
+        ({"eps": 1e-60}, "eps must be finite and at least 1.2e-38, but is 1e-60"),
         ({"backend": "cuda"}, "unknown backend 'cuda' in the argument backend; expected one of"),
         (
             {"graph": GRAPH.replace(edge_weight=-GRAPH.edge_weight)},

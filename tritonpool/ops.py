@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -152,8 +153,8 @@ def coarsen(
     to ``S``, ``graph.x``, ``graph.edge_attr`` and ``graph.edge_weight``, once (no double backward).
     The pooling of nodes and adjacency is that of Ying et al., NeurIPS 2018, arXiv:1806.08804.
     """
-    if not eps >= LEAST_EPS:
-        raise ValueError(f"eps must be at least {LEAST_EPS:.2g}, but is {eps}")
+    if not LEAST_EPS <= eps < math.inf:
+        raise ValueError(f"eps must be finite and at least {LEAST_EPS:.2g}, but is {eps}")
     dense = as_dense(S)
     coarse = prepare(graph, dense, clusters, drop_self_loops)
     return coarsen_planned(graph, dense, coarse, eps, backend, isinstance(S, TopK))

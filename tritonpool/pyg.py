@@ -19,6 +19,11 @@ def graph_from_pyg(data: Data | Batch) -> Graph:
 
     An ``edge_attr`` of shape ``E`` counts as one feature. ``num_graphs`` is taken from a
     ``Batch``, so empty graphs at its end are kept.
+
+    Raises
+    ------
+    ValueError
+        if ``x`` is missing, or ``x`` or ``edge_attr`` hold integers: cast or embed them first
     """
     edge_attr = data.edge_attr
     if edge_attr is not None and edge_attr.dim() == 1:

@@ -140,11 +140,9 @@ def check_device(args: argparse.Namespace) -> None:
     except (TypeError, ValueError, MisconfigurationException):
         found = None
     if not found:
-        more = "" if name == "cpu" else ", or the numbers of those to use, such as 0,1"
-        raise UsageError(
-            f"argument --devices: must be auto or how many of this machine's {name} devices to "
-            f"use, at least 1{more}; got {args.devices!r}"
-        )
+        what = f"how many of this machine's {name} devices to use, at least 1, or their numbers"
+        what = "how many processes to train in, at least 1" if name == "cpu" else f"{what}, as 0,1"
+        raise UsageError(f"argument --devices: must be auto or {what}; got {args.devices!r}")
 
 
 def _check_computation(args: argparse.Namespace) -> None:
