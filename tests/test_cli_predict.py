@@ -111,7 +111,7 @@ def test_an_output_that_cannot_be_written(data, model, capsys):
 
 def test_devices_that_are_not_there(refused, data):
     message = refused(2, data, "--devices", "banana")
-    assert message.startswith("argument --devices: must be auto or how many processes ")
+    assert message.startswith("argument --devices: must be auto or how many ")
     assert message.endswith("got 'banana'")
     assert refused(2, data, "--accelerator", "abacus").startswith("argument --accelerator: must be")
 
