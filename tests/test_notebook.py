@@ -7,7 +7,6 @@ import sys
 from pathlib import Path
 
 import pandas as pd
-import pytest
 from cli_tools import tritonpool
 
 NOTEBOOK = Path(__file__).parent.parent / "examples" / "oligomers.ipynb"
@@ -22,7 +21,6 @@ assert all(picture.startswith("<svg") for picture in shell.user_ns["pictures"].v
 """
 
 
-@pytest.mark.slow
 def test_notebook(tmp_path):
     cells = json.loads(NOTEBOOK.read_text())["cells"]
     sources = ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"]
