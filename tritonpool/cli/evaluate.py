@@ -17,9 +17,9 @@ from chemprop.nn import ChempropMetric
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from tritonpool.cli.scores import ENSEMBLE, PREDICTIONS, write_scores
+from tritonpool.cli.scores import ENSEMBLE, FILE, PREDICTIONS, write_scores
 
-__all__ = ["evaluate", "evaluate_ensemble", "is_tested"]
+__all__ = ["evaluate", "evaluate_ensemble", "is_evaluated"]
 
 logger = logging.getLogger(__name__)
 
@@ -37,9 +37,12 @@ class _Kept:
         return value
 
 
-def is_tested(folder: Path) -> bool:
-    """Whether the predictions of a model, or of an ensemble, for the test part are there."""
-    return (folder / PREDICTIONS).exists()
+def is_evaluated(folder: Path, size: int) -> bool:
+    """Whether what the models of a replicate reach together is there, its scores are written last,
+    or not to be: of a single model, or without a test part."""
+    if size == 1 or not (folder / "model_0" / PREDICTIONS).exists():
+        return True
+    return (folder / ENSEMBLE / FILE).exists()
 
 
 def evaluate(

@@ -35,11 +35,10 @@ from tritonpool.chemprop.message_passing import DiffPoolMixin
 from tritonpool.cli.callbacks import Checkpoints, Generators, History, SameData
 from tritonpool.cli.data import Prepared, model_paths
 from tritonpool.cli.errors import InputError, Interrupted
-from tritonpool.cli.evaluate import evaluate, evaluate_ensemble, is_tested
+from tritonpool.cli.evaluate import evaluate, evaluate_ensemble, is_evaluated
 from tritonpool.cli.features import mismatch
 from tritonpool.cli.options import settings_from
 from tritonpool.cli.saved import saved_encoder
-from tritonpool.cli.scores import ENSEMBLE
 
 __all__ = ["Fitted", "fit_replicate", "is_finished", "make_model", "trainer_options", "try_out"]
 
@@ -61,10 +60,9 @@ class Fitted:
 def is_finished(args: argparse.Namespace, folder: Path) -> bool:
     """Whether all models of a replicate are there, best.pt is written last, and what they reach
     together."""
-    models = [folder / f"model_{i}" for i in range(ensemble_size(args))]
-    if not all((model / "best.pt").exists() for model in models):
-        return False
-    return len(models) == 1 or not is_tested(models[0]) or is_tested(folder / ENSEMBLE)
+    size = ensemble_size(args)
+    models = all((folder / f"model_{i}" / "best.pt").exists() for i in range(size))
+    return models and is_evaluated(folder, size)
 
 
 def ensemble_size(args: argparse.Namespace) -> int:
