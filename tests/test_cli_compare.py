@@ -56,7 +56,8 @@ def test_every_setting_is_trained_on_the_same_splits(tmp_path, capsys):
     config = (out / "diffpool" / "config.toml").read_text()
     assert "diffpool-ratio = 0.5" in config
     assert "diffpool-levels = 0" in (out / "dmpnn" / "config.toml").read_text()
-    printed = capsys.readouterr().out
+    printed, logged = capsys.readouterr()
+    assert logged.count("--aggregation is norm, chemprop's default") == 1
     assert printed.count("split 0") == printed.count("split 1") == 5
     assert (out / "results.md").read_text() in printed and "Begin with " in printed
     with (out / "results.csv").open(newline="") as file:

@@ -167,6 +167,17 @@ def test_plain_training_is_that_of_chemprop(tmp_path, monkeypatch):
     assert ours < names
 
 
+def test_an_aggregation_that_nobody_chose_is_named(trained, tmp_path, capsys):
+    data, out = trained
+    told = "--aggregation is norm, chemprop's default; for what does not grow with the molecule"
+    assert train(data, tmp_path / "default") == 0
+    assert told in capsys.readouterr().err
+    assert train(data, tmp_path / "chosen", "--aggregation", "norm") == 0
+    model = out / "model_0" / "best.pt"
+    assert train(data, tmp_path / "loaded", "--from-foundation", model) == 0
+    assert told not in capsys.readouterr().err
+
+
 def test_train_size_cuts_the_training_part_only(tmp_path):
     data = write_table(tmp_path / "data.csv")
     splits = {}

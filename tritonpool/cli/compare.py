@@ -21,7 +21,13 @@ from tritonpool.cli.compared import Setting, begin, read_for_each, train_all
 from tritonpool.cli.data import read_splits
 from tritonpool.cli.errors import UsageError
 from tritonpool.cli.info import collect
-from tritonpool.cli.options import flag, from_file, given_options, set_on_purpose
+from tritonpool.cli.options import (
+    flag,
+    from_file,
+    given_options,
+    set_on_purpose,
+    tell_of_aggregation,
+)
 from tritonpool.cli.parser import Parser, logging_options
 from tritonpool.cli.quiet import only_progress
 from tritonpool.cli.train import TrainSubcommand
@@ -145,9 +151,11 @@ class CompareSubcommand(TrainSubcommand):
         if len(names) < 2:
             raise UsageError("argument --settings: needs at least two settings to compare")
         args.given_diffpool = given_options(cls.parser, words)
-        found = set_on_purpose(cls.parser, words, ("num_replicates",))
+        args.chosen = set_on_purpose(cls.parser, words, ("aggregation", "num_replicates"))
         # a training's file says 1, its default
-        if not found or ("num_replicates" in filed and args.num_replicates == 1):
+        if "num_replicates" not in args.chosen or (
+            "num_replicates" in filed and args.num_replicates == 1
+        ):
             args.num_replicates = SPLITS if _draws_splits(args) else 1
         if args.output_dir is None or "output_dir" in filed:  # the file's is that of its training
             args.output_dir = Path("comparison")
@@ -174,6 +182,7 @@ class CompareSubcommand(TrainSubcommand):
             If a file cannot be used.
         """
         cls.check(args)
+        tell_of_aggregation(args)
         if own := model_with_own_pooling(args):
             raise UsageError(f"argument --from-foundation: not allowed here; {own} pools already")
         if _draws_splits(args) and len(args.data_path) == 1 and args.split_sizes[-1] == 0:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import logging
 from collections.abc import Sequence
 
 from tritonpool.chemprop.settings import (
@@ -27,7 +28,10 @@ __all__ = [
     "resolve_settings",
     "set_on_purpose",
     "settings_from",
+    "tell_of_aggregation",
 ]
+
+logger = logging.getLogger(__name__)
 
 PRECISIONS = ("32-true", "bf16-mixed", "16-mixed")
 DEFAULTS = DiffPoolSettings()
@@ -241,6 +245,18 @@ def from_file(parser: argparse.ArgumentParser) -> set[str]:
     sources = parser.get_source_to_settings_dict().items()
     files = [settings for source, settings in sources if source.startswith("config_file")]
     return {action.dest for settings in files for action, _ in settings.values() if action}
+
+
+def tell_of_aggregation(args: argparse.Namespace) -> None:
+    """Name chemprop's default if nobody chose it (docs/accuracy.md has what it costs);
+    ``args.chosen`` holds what was set on purpose."""
+    loaded = args.from_foundation or args.checkpoint or args.model_frzn
+    if "aggregation" not in args.chosen and not loaded:
+        logger.info(
+            "--aggregation is %s, chemprop's default; for what does not grow with the molecule, as "
+            "a band gap, mean had a lower error",
+            args.aggregation,
+        )
 
 
 def resolve_settings(args: argparse.Namespace, own_pooling: str | None) -> None:

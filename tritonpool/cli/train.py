@@ -35,6 +35,8 @@ from tritonpool.cli.options import (
     from_file,
     given_options,
     resolve_settings,
+    set_on_purpose,
+    tell_of_aggregation,
 )
 from tritonpool.cli.scores import write_summary
 from tritonpool.cli.splits import check_metrics
@@ -76,9 +78,10 @@ class TrainSubcommand(chemprop_train.TrainSubcommand):
         if args.resume:
             words = cls._words_to_resume(args, words)
         given = given_options(cls.parser, words)
+        found = set_on_purpose(cls.parser, words, ("aggregation",))
         # the parser remembers its latest call, and config.toml is written from that
         args = cls.parser.parse_args(words)
-        args.given_diffpool = given
+        args.given_diffpool, args.chosen = given, found
         return args
 
     @classmethod
@@ -137,6 +140,7 @@ class TrainSubcommand(chemprop_train.TrainSubcommand):
             From chemprop's own checks.
         """
         cls.check(args)
+        tell_of_aggregation(args)
         if not args.resume:
             check_output(args.output_dir)
         # a split that fails leaves nothing behind
