@@ -71,6 +71,7 @@ POOLED: Models = {
     "DiffPool, ratio 0.1": (("--diffpool-ratio", "0.1"), None),
     "DiffPool, ratio 0.5": (("--diffpool-ratio", "0.5"), None),
     "DiffPool, at most 8 clusters": (EIGHT, None),
+    "DiffPool, at most 8 clusters, norm": ((*EIGHT, "--aggregation", "norm"), None),
     "DiffPool, at most 4 clusters": (("--diffpool-max-clusters", "4"), None),
     "DiffPool, at most 8 clusters, ratio 0.1": ((*EIGHT, "--diffpool-ratio", "0.1"), None),
     "DiffPool, at most 8 clusters, ratio 0.5": ((*EIGHT, "--diffpool-ratio", "0.5"), None),
