@@ -1,5 +1,6 @@
 """config.toml: what it holds can be used again, with other choices on the command line."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -78,6 +79,17 @@ def test_what_the_command_line_chose_can_be_repeated_and_resumed(trained, tmp_pa
 def test_the_command_line_may_name_a_model(trained, tmp_path, option):
     assert again(trained, tmp_path / "out", option, trained / "model_0" / "best.pt") == 0
     assert settings(tmp_path / "out")["gate"]
+
+
+def test_a_new_file_says_what_was_done(trained, tmp_path):
+    splits = [{"train": "0-29", "val": "30-34", "test": "35-39"}] * 2
+    (tmp_path / "s.json").write_text(json.dumps(splits))
+    out = tmp_path / "out"
+    assert again(trained, out, "--splits-file", tmp_path / "s.json") == 0
+    old, new = (read_config(path / "config.toml") for path in (trained, out))
+    assert (old["num-replicates"], new["num-replicates"]) == ("1", "2")
+    same = set(old) - {"num-replicates", "output-dir", "aggregation-norm"}  # 100 and 100.0
+    assert {name: new[name] for name in same} == {name: old[name] for name in same}
 
 
 def test_what_the_command_line_itself_says_twice_is_refused(trained, tmp_path, capsys):

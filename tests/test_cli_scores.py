@@ -8,6 +8,8 @@ import pandas as pd
 import pytest
 from cli_tools import OLD_NUMPY, train, tritonpool, write_table
 
+from tritonpool.cli.scores import write_summary
+
 
 def test_scores_of_all_models_and_targets(tmp_path, capsys):
     data = write_table(
@@ -84,6 +86,63 @@ def test_an_ensemble_predicts_the_mean_of_its_models(task, tmp_path, capsys):
     again = predicted(out / "ensemble")
     np.testing.assert_allclose(*(numbers(table) for table in (again, together)), rtol=2e-6)
     assert (out / "ensemble" / "test_scores.csv").exists()
+
+
+def test_an_ensemble_that_was_not_scored_is_of_the_same_data(tmp_path, capsys):
+    data, out = write_table(tmp_path / "data.csv", 60), tmp_path / "out"
+    assert train(data, out, "--ensemble-size", 2) == 0
+    shutil.rmtree(out / "ensemble")
+    table = pd.read_csv(data)
+
+    def resumed(rows: pd.DataFrame) -> str:
+        rows.to_csv(data, index=False)
+        assert train(data, out, "--ensemble-size", 2, "--resume") == 1
+        assert not (out / "ensemble").exists()
+        return capsys.readouterr().err
+
+    assert "are not those that the training was begun with" in resumed(table.assign(y=table.y + 5))
+    for i in range(2):
+        shutil.rmtree(out / f"model_{i}" / "checkpoints")
+    told = f"are not those in '{out / 'model_0' / 'test_predictions.csv'}'"
+    assert told in resumed(table[::-1])
+    lost = out / "model_1" / "test_predictions.csv"
+    text = lost.read_text()
+    lost.unlink()
+    told = f"argument --resume: '{lost}' cannot be read; without the folder 'model_1' that model"
+    assert told in resumed(table)
+    lost.write_text(text)
+    assert train(data, out, "--ensemble-size", 2, "--resume") == 0
+    assert (out / "ensemble" / "test_scores.csv").exists()
+
+
+def test_targets_that_are_called_as_probabilities_of_others(tmp_path):
+    """chemprop then writes two columns of one name."""
+    data = write_table(
+        tmp_path / "data.csv", y=lambda row, _: row % 3, y_prob=lambda row, _: row % 2
+    )
+    out, words = tmp_path / "out", ("--task-type", "multiclass", "--ensemble-size", 2)
+    words += ("--target-columns", "y", "y_prob")
+    assert train(data, out, *words) == 0
+    before = (out / "ensemble" / "test_predictions.csv").read_text()
+    shutil.rmtree(out / "ensemble")
+    assert train(data, out, *words, "--resume") == 0
+    after = (out / "ensemble" / "test_predictions.csv").read_text()
+    assert after.splitlines()[0] == before.splitlines()[0] == "smiles,y,y_prob,y_prob,y_prob_prob"
+    assert [line.split(",")[:3] for line in after.splitlines()] == [
+        line.split(",")[:3] for line in before.splitlines()
+    ]
+
+
+def test_models_with_metrics_of_their_own(tmp_path):
+    for name, metrics in (("model_0", "rmse"), ("model_1", "mae,rmse"), ("model_2", "mae")):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "test_predictions.csv").touch()
+        values = ",".join("1" for _ in metrics.split(","))
+        (tmp_path / name / "test_scores.csv").write_text(f"target,{metrics}\ny,{values}\n")
+    write_summary(tmp_path)
+    table = pd.read_csv(tmp_path / "test_scores.csv").set_index("model")
+    assert table.rmse.notna().tolist() == [True, True, False]
+    assert table.mae.notna().tolist() == [False, True, True]
 
 
 def numbers(table):

@@ -74,7 +74,10 @@ def test_shares_as_a_model_gives_them():
     assert picture == draw_clusters(butanol, SHARES)
     assert picture._repr_svg_() == picture  # what a notebook asks for
     kinds = atom_kinds(butanol)
-    assert measure(shares, BONDS, kinds) == measure(SHARES, BONDS, kinds)
+    for given in (shares, shares.bfloat16()):
+        found = vars(measure(given, BONDS, kinds))
+        assert found == pytest.approx(vars(measure(SHARES, BONDS, kinds)), rel=1e-2)
+    assert draw_clusters(butanol, shares.bfloat16()).startswith("<svg")
     with pytest.raises(ValueError, match=r"a row for each of the 5 atoms, got shape \(4, 3\)"):
         draw_clusters(butanol, shares[:4])
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import logging
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -17,9 +17,10 @@ from chemprop.nn import ChempropMetric
 from torch import Tensor
 from torch.utils.data import DataLoader
 
+from tritonpool.cli.errors import InputError
 from tritonpool.cli.scores import ENSEMBLE, FILE, PREDICTIONS, write_scores
 
-__all__ = ["evaluate", "evaluate_ensemble", "is_evaluated"]
+__all__ = ["evaluate", "evaluate_ensemble", "is_evaluated", "read_predictions"]
 
 logger = logging.getLogger(__name__)
 
@@ -38,8 +39,8 @@ class _Kept:
 
 
 def is_evaluated(folder: Path, size: int) -> bool:
-    """Whether what the models of a replicate reach together is there, its scores are written last,
-    or not to be: of a single model, or without a test part."""
+    """Whether the scores of an ensemble, which are written last, are there or none are due: for a
+    single model, or without a test part."""
     if size == 1 or not (folder / "model_0" / PREDICTIONS).exists():
         return True
     return (folder / ENSEMBLE / FILE).exists()
@@ -82,7 +83,7 @@ def evaluate(
 def evaluate_ensemble(
     args: argparse.Namespace,
     loader: DataLoader,
-    predicted: Mapping[Path, np.ndarray | None],
+    predicted: Sequence[np.ndarray],
     folder: Path,
 ) -> None:
     """Do so with the means of several models, as ``predict`` gives them: of the probabilities where
@@ -93,26 +94,45 @@ def evaluate_ensemble(
     args, loader
         As for :func:`evaluate`.
     predicted
-        For the folder of each model what it predicts, or ``None``: then it stands there.
+        What each model predicts.
     folder
-        That of the replicate.
+        That of the replicate; the metrics are those of its first model.
     """
-    every = [_read(args, path) if rows is None else rows for path, rows in predicted.items()]
     multi = isinstance(loader.dataset, MulticomponentDataset)
-    metrics = load_model(next(iter(predicted)) / "best.pt", multi).metrics[:-1]
+    metrics = load_model(folder / "model_0" / "best.pt", multi).metrics[:-1]
     together = folder / ENSEMBLE
     together.mkdir(exist_ok=True)
-    logger.info("The mean prediction of the %d models in '%s':", len(every), folder)
-    evaluate(args, loader, np.mean(every, axis=0), metrics, together)
+    logger.info("The mean prediction of the %d models in '%s':", len(predicted), folder)
+    evaluate(args, loader, np.mean(predicted, axis=0), metrics, together)
 
 
-def _read(args: argparse.Namespace, folder: Path) -> np.ndarray:
-    """The predictions that chemprop wrote for a model."""
-    table = pd.read_csv(folder / PREDICTIONS)
+def read_predictions(args: argparse.Namespace, loader: DataLoader, folder: Path) -> np.ndarray:
+    """What :func:`evaluate` wrote for a model that is finished.
+
+    Raises
+    ------
+    InputError
+        If the table is missing, or of other molecules than the loader's.
+    """
+    path = folder / PREDICTIONS
+    try:
+        # by position: chemprop names the probabilities as another target may be called
+        table = pd.read_csv(path, dtype=str, keep_default_na=False, header=None, skiprows=1)
+    except (OSError, ValueError) as error:
+        raise InputError(
+            f"argument --resume: {str(path)!r} cannot be read; without the folder {folder.name!r} "
+            f"that model is trained again"
+        ) from error
+    columns, targets = len(args.input_columns), len(args.target_columns)
+    multi = isinstance(loader.dataset, MulticomponentDataset)
+    names = [tuple(name) if multi else (name,) for name in loader.dataset.names]
+    if list(table.iloc[:, :columns].itertuples(index=False, name=None)) != names:
+        raise InputError(
+            f"argument --resume: the SMILES or targets in the rows of splits.json are not those in "
+            f"{str(path)!r}"
+        )
+    found = table.iloc[:, -targets:]
     if "multiclass" not in args.task_type:
-        return table[args.target_columns].to_numpy(np.float32)
-    columns = [
-        [[float(word) for word in cell.split(",")] for cell in table[f"{name}_prob"]]
-        for name in args.target_columns
-    ]
-    return np.array(columns, np.float32).swapaxes(0, 1)
+        return found.to_numpy(np.float32)
+    shares = [[[float(word) for word in cell.split(",")] for cell in row] for row in found.values]
+    return np.array(shares, np.float32)

@@ -35,7 +35,12 @@ from tritonpool.chemprop.message_passing import DiffPoolMixin
 from tritonpool.cli.callbacks import Checkpoints, Generators, History, SameData
 from tritonpool.cli.data import Prepared, model_paths
 from tritonpool.cli.errors import InputError, Interrupted
-from tritonpool.cli.evaluate import evaluate, evaluate_ensemble, is_evaluated
+from tritonpool.cli.evaluate import (
+    evaluate,
+    evaluate_ensemble,
+    is_evaluated,
+    read_predictions,
+)
 from tritonpool.cli.features import mismatch
 from tritonpool.cli.options import settings_from
 from tritonpool.cli.saved import saved_encoder
@@ -48,7 +53,7 @@ logger = logging.getLogger(__name__)
 @dataclass
 class Fitted:
     """A trained model's folder, what each of its epochs took and gave, and for the test part each
-    metric as a mean over targets, and what is predicted; nothing without one."""
+    metric as a mean over targets, and what is predicted; empty and ``None`` without one."""
 
     folder: Path
     seconds: list[float]
@@ -58,8 +63,8 @@ class Fitted:
 
 
 def is_finished(args: argparse.Namespace, folder: Path) -> bool:
-    """Whether all models of a replicate are there, best.pt is written last, and what they reach
-    together."""
+    """Whether all models of a replicate, of which best.pt is written last, and what they reach
+    together are there."""
     size = ensemble_size(args)
     models = all((folder / f"model_{i}" / "best.pt").exists() for i in range(size))
     return models and is_evaluated(folder, size)
@@ -190,18 +195,23 @@ def fit_replicate(
         logger.warning("the ensemble has %d models, as many as --checkpoint names", size)
     folders = [folder / f"model_{i}" for i in range(size)]
     finished = [args.resume and (model_folder / "best.pt").exists() for model_folder in folders]
+    ensemble = size > 1 and data.test_loader is not None
+    predicted = {
+        model_folder: read_predictions(args, data.test_loader, model_folder)
+        for model_folder, done in zip(folders, finished, strict=True)
+        if ensemble and done
+    }
     fitted, same = [], SameData(data.digest())
     for i, model_folder in enumerate(folders):
         generators = Generators(data.train_loader.sampler)
         if finished[i]:
             logger.info("'%s' is finished already", model_folder)
-            if all(finished[i:]):
-                continue
             # the next model goes on with the sampler where this one left it
-            last = _read(_last(model_folder))["callbacks"]
-            if same.state_key in last:
-                same.load_state_dict(last[same.state_key])
-            generators.restore_sampler(last[generators.state_key])
+            if not all(finished[i:]) or _last(model_folder).exists():
+                last = _read(_last(model_folder))["callbacks"]
+                if same.state_key in last:
+                    same.load_state_dict(last[same.state_key])
+                generators.restore_sampler(last[generators.state_key])
             continue
         model_folder.mkdir(exist_ok=True, parents=True)
         torch.manual_seed(torch.seed() if args.pytorch_seed is None else args.pytorch_seed + i)
@@ -209,9 +219,10 @@ def fit_replicate(
         logger.info(model)
         kept = [same, generators]
         fitted.append(_fit(args, data, model, model_folder, kept, progress))
-    if size > 1 and data.test_loader is not None:
-        new = {one.folder: one.predicted for one in fitted}
-        evaluate_ensemble(args, data.test_loader, {path: new.get(path) for path in folders}, folder)
+        predicted[model_folder] = fitted[-1].predicted
+    if ensemble:
+        every = [predicted[model_folder] for model_folder in folders]
+        evaluate_ensemble(args, data.test_loader, every, folder)
     if args.remove_checkpoints:
         # only now, because a resumed training needs those of the finished models too
         for checkpoints in (model_folder / "checkpoints" for model_folder in folders):

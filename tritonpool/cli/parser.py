@@ -59,14 +59,20 @@ class Parser(ArgumentParser):
     def get_items_for_config_file_output(
         self, source_to_settings: dict, parsed_namespace: argparse.Namespace
     ) -> dict:
-        """What a new file holds: configargparse would repeat all of the file that was read, also
-        what counts no longer because of the command line."""
+        """What a new file holds: the options as they are now, where configargparse would repeat
+        what stood in the file that was read."""
         items = super().get_items_for_config_file_output(source_to_settings, parsed_namespace)
-        for source, settings in source_to_settings.items():
-            for key, (action, _) in settings.items() if source.startswith("config_file") else ():
-                value = None if action is None else getattr(parsed_namespace, action.dest, None)
-                if value is None or value is False:
-                    items.pop(key, None)
+        files = [
+            settings
+            for source, settings in source_to_settings.items()
+            if source.startswith("config_file")
+        ]
+        for key, (action, _) in (item for settings in files for item in settings.items()):
+            value = None if action is None else getattr(parsed_namespace, action.dest, None)
+            if value is None or value is False:
+                items.pop(key, None)
+            elif value is not True:  # a flag that is set is "true" there already
+                items[key] = value
         return items
 
     def write_config_file(self, *args: object, **kwargs: object) -> None:

@@ -49,13 +49,16 @@ def write_summary(output: Path) -> None:
     every = models + ensembles
     if not every:
         return
+    columns = list(dict.fromkeys(name for row in every for name in row))
     with (output / FILE).open("w", newline="") as file:
-        writer = csv.DictWriter(file, list(every[0]), lineterminator="\n")
+        writer = csv.DictWriter(file, columns, lineterminator="\n")
         writer.writeheader()
         writer.writerows(every)
     for rows, kind in ((models, "models"), (ensembles, "ensembles")):
-        for metric in list(every[0])[1:] if len(rows) > 1 else ():
-            values = [row[metric] for row in rows]
+        for metric in columns[1:]:
+            values = [row[metric] for row in rows if metric in row]
+            if len(values) < 2:
+                continue
             mean, sd = np.mean(values), np.std(values, ddof=1)
             logger.info("test/%s of %d %s: %.4g ± %.2g", metric, len(values), kind, mean, sd)
 

@@ -50,7 +50,8 @@ class Measures:
 
 def as_array(shares: np.ndarray | Tensor) -> np.ndarray:
     """Shares as they are counted and drawn, wherever they are."""
-    return shares.detach().cpu().numpy() if isinstance(shares, Tensor) else shares
+    # NumPy has no bfloat16
+    return shares.detach().float().cpu().numpy() if isinstance(shares, Tensor) else shares
 
 
 def measure(
