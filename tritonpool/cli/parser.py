@@ -50,11 +50,20 @@ class Parser(ArgumentParser):
 
     def __init__(self, *args: object, **kwargs: object):
         super().__init__(*args, config_file_parser_class=_ConfigFile, **kwargs)
+        self._parsed: dict[str, object] = {}
 
     def error(self, message: str) -> NoReturn:
         """Print one line and leave."""
         code = 1 if message.startswith("Unable to open config file") else 2
         self.exit(code, f"{self.prog}: error: {message}\n")
+
+    def parse_known_args(
+        self, *args: object, **kwargs: object
+    ) -> tuple[argparse.Namespace, list[str]]:
+        """Parse, and remember the values as configargparse remembers where they come from."""
+        found, rest = super().parse_known_args(*args, **kwargs)
+        self._parsed = dict(vars(found))
+        return found, rest
 
     def get_items_for_config_file_output(
         self, source_to_settings: dict, parsed_namespace: argparse.Namespace
@@ -71,7 +80,7 @@ class Parser(ArgumentParser):
             value = None if action is None else getattr(parsed_namespace, action.dest, None)
             if value is None or value is False:
                 items.pop(key, None)
-            elif value is not True:  # a flag that is set is "true" there already
+            elif str(value) != str(self._parsed[action.dest]):  # else as it was written there
                 items[key] = value
         return items
 
