@@ -220,7 +220,7 @@ OPTIONS = [
     (("--weight-column", "w"), "argument --weight-column: '{data}' has no column 'w'; its columns"),
     (("--splits-column", "split"), "argument --splits-column: '{data}' has no column 'split'; its"),
     # devices
-    (("--devices", "banana"), "argument --devices: must be auto or how many"),
+    (("--devices", "banana"), "argument --devices: must be auto or how many processes to train"),
     (("--devices", 0), "argument --devices: must be auto or how many processes to train in, at"),
     (("--accelerator", "abacus"), "argument --accelerator: must be one of auto, cpu, cuda"),
     pytest.param(

@@ -111,7 +111,9 @@ def test_an_output_that_cannot_be_written(data, model, capsys):
 
 def test_devices_that_are_not_there(refused, data):
     message = refused(2, data, "--devices", "banana")
-    assert message.startswith("argument --devices: must be auto or how many ")
+    told = ("processes to train in, at least 1", "of this machine's ")  # on a CPU, on a GPU
+    start = "argument --devices: must be auto or how many "
+    assert message.startswith(tuple(start + words for words in told))
     assert message.endswith("got 'banana'")
     assert refused(2, data, "--accelerator", "abacus").startswith("argument --accelerator: must be")
 
