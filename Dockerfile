@@ -30,7 +30,7 @@ RUN cd /venv \
 # The dependencies come before our own code, so that a change of it does not install them again.
 COPY pyproject.toml /venv/
 RUN cd /venv \
-    && python -c "import tomllib; print(*tomllib.load(open('pyproject.toml', 'rb'))['project']['dependencies'], sep='\n')" > requirements.txt \
+    && python -c "import tomllib; found = tomllib.load(open('pyproject.toml', 'rb'))['project']; print(*found['dependencies'], *found['optional-dependencies']['hpopt'], sep='\n')" > requirements.txt \
     && pip install --quiet --retries 5 --constraint constraints.txt --requirement requirements.txt
 
 COPY . /tmp/source/

@@ -13,7 +13,7 @@ import pytest
 import torch
 from cli_tools import SHORT, SMALL, train, tritonpool, write_table
 
-from tritonpool.cli import compared
+from tritonpool.cli import compared, processes
 from tritonpool.cli.callbacks import History
 from tritonpool.cli.compare import CompareSubcommand, learns
 from tritonpool.cli.parser import Parser, logging_options
@@ -130,16 +130,21 @@ def interrupt(*_, **__):
 
 
 @pytest.mark.parametrize(
-    "name, fake, message",
+    "module, name, fake, message",
     [
-        ("_train_one", killed, "a training was ended from outside, perhaps because memory ran out"),
-        ("wait", interrupt, "the trainings were interrupted; the same command goes on"),
+        (
+            compared,
+            "_train_one",
+            killed,
+            "a training was ended from outside, perhaps because memory ran out",
+        ),
+        (processes, "wait", interrupt, "the trainings were interrupted; the same command goes on"),
     ],
 )
 def test_trainings_at_a_time_that_end_early_say_what_can_be_done(
-    tmp_path, capsys, monkeypatch, name, fake, message
+    tmp_path, capsys, monkeypatch, module, name, fake, message
 ):
-    monkeypatch.setattr(compared, name, fake)
+    monkeypatch.setattr(module, name, fake)
     data = write_table(tmp_path / "data.csv")
     assert compare(data, tmp_path / "out", *ONE_SPLIT, "--jobs", 2) == 1
     assert message in capsys.readouterr().err

@@ -18,7 +18,7 @@ def test_help_lists_the_commands_and_version_is_that_of_the_package(capsys):
     assert tritonpool("--help") == 0
     shown = capsys.readouterr().out
     assert all(f"    {name}" in shown for name in COMMANDS)
-    names = ["train", "predict", "fingerprint", "clusters", "bench", "compare"]
+    names = ["train", "predict", "fingerprint", "clusters", "bench", "compare", "hpopt"]
     assert list(COMMANDS) == [*names, "demo-data", "demo", "info"]
     assert tritonpool("--version") == 0
     assert capsys.readouterr().out == f"tritonpool {package.__version__}\n"

@@ -224,8 +224,8 @@ def check_writable(folder: Path, option: str = "--output-dir") -> None:
 
 
 @contextmanager
-def output_folder(folder: Path) -> Iterator[None]:
-    """Make the output folder, and name its option if it cannot be written.
+def output_folder(folder: Path, option: str = "--output-dir") -> Iterator[None]:
+    """Make the output folder, which `option` named, and name that if it cannot be written.
 
     Raises
     ------
@@ -237,7 +237,7 @@ def output_folder(folder: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise InputError(
-            f"argument --output-dir: cannot write to {str(folder)!r}: {error.strerror}"
+            f"argument {option}: cannot write to {str(folder)!r}: {error.strerror}"
         ) from error
 
 

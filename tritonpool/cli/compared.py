@@ -6,19 +6,16 @@ import argparse
 import copy
 import json
 import statistics
-import time
 from collections.abc import Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, wait
-from concurrent.futures.process import BrokenProcessPool
 from contextlib import closing
 from dataclasses import dataclass, replace
-from itertools import islice
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from chemprop.cli.train import save_smiles_splits
 
-from tritonpool.cli.compare_folder import (
+from tritonpool.cli.data import Splits, prepare, read_splits
+from tritonpool.cli.earlier_calls import (
     FILES,
     check_folder,
     digest,
@@ -26,11 +23,11 @@ from tritonpool.cli.compare_folder import (
     write_folder,
     write_result,
 )
-from tritonpool.cli.data import Splits, prepare, read_splits
 from tritonpool.cli.errors import InputError, Interrupted, UsageError
 from tritonpool.cli.fit import fit_replicate, make_model, try_out
 from tritonpool.cli.parser import Parser
-from tritonpool.cli.processes import processes
+from tritonpool.cli.processes import side_by_side
+from tritonpool.cli.remaining import Remaining
 from tritonpool.cli.splits import check_metrics, check_tests
 from tritonpool.compare.report import Trained
 
@@ -167,47 +164,22 @@ def train_all(settings: Sequence[Setting], jobs: int) -> dict[str, list[Trained]
                 tell(setting, split, read_result(path), " (from an earlier call)")
             else:
                 waiting.append((setting, split))
-    start = time.perf_counter()
-    with closing(_train(waiting, jobs)) as trained:
-        for done, (setting, split, row) in enumerate(trained, 1):
-            left = (time.perf_counter() - start) / done * (len(waiting) - done)
-            tell(setting, split, row, f", about {_duration(left)} left" if left else "")
+    jobs, remaining = min(jobs, len(waiting)), Remaining(len(waiting))
+    with closing(side_by_side(_train_one, _calls(waiting, jobs), jobs)) as trained:
+        for done, ((setting, split), row) in enumerate(trained, 1):
+            tell(setting, split, row, remaining.words(done))
     return {setting.name: [rows[setting.name, split] for split in splits] for setting in settings}
 
 
-def _duration(seconds: float) -> str:
-    return f"{seconds:.0f} s" if seconds < 90 else f"{seconds / 60:.0f} min"
-
-
-def _train(waiting: list[tuple[Setting, int]], jobs: int) -> Iterator[tuple[Setting, int, Trained]]:
-    """Train one after the other here, or several at a time in processes of their own."""
-    jobs = min(jobs, len(waiting))
-    if jobs < 2:
-        yield from ((setting, i, _train_one(setting.alone(i), i)) for setting, i in waiting)
-        return
-    calls, running = iter(waiting), {}
-    with processes(jobs) as submit:
-        try:
-            while True:
-                for setting, i in islice(calls, jobs - len(running)):
-                    alone = setting.alone(i)
-                    if alone.args.devices == "auto":
-                        alone.args.devices = "1"
-                    call = submit(_train_one, alone, i, progress=False)
-                    running[call] = setting, i
-                if not running:
-                    return
-                for call in wait(running, return_when=FIRST_COMPLETED).done:
-                    yield *running.pop(call), call.result()
-        except KeyboardInterrupt as error:
-            raise InputError(
-                "the trainings were interrupted; the same command goes on with them"
-            ) from error
-        except BrokenProcessPool as error:
-            raise InputError(
-                "a training was ended from outside, perhaps because memory ran out; the same "
-                "command goes on with it, with fewer --jobs if need be"
-            ) from error
+def _calls(
+    waiting: Sequence[tuple[Setting, int]], jobs: int
+) -> Iterator[tuple[tuple[Setting, int], tuple[Setting, int]]]:
+    """What is trained, with the data of one split each."""
+    for setting, i in waiting:
+        alone = setting.alone(i)
+        if jobs > 1 and alone.args.devices == "auto":
+            alone.args.devices = "1"
+        yield (setting, i), (alone, i)
 
 
 def _train_one(setting: Setting, split: int, *, progress: bool = True) -> Trained:

@@ -8,7 +8,7 @@ import copy
 import logging
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -45,17 +45,27 @@ from tritonpool.cli.features import mismatch
 from tritonpool.cli.options import settings_from
 from tritonpool.cli.saved import saved_encoder
 
-__all__ = ["Fitted", "fit_replicate", "is_finished", "make_model", "trainer_options", "try_out"]
+__all__ = [
+    "Fitted",
+    "fit_replicate",
+    "is_finished",
+    "make_model",
+    "monitored",
+    "trainer_options",
+    "try_out",
+]
 
 logger = logging.getLogger(__name__)
 
 
 @dataclass
 class Fitted:
-    """A trained model's folder, what each of its epochs took and gave, and for the test part each
-    metric as a mean over targets, and what is predicted; empty and ``None`` without one."""
+    """A trained model's folder, what ``--tracking-metric`` was at the best of its epochs, what each
+    epoch took and gave, and for the test part each metric as a mean over targets, and what is
+    predicted; empty and ``None`` without one."""
 
     folder: Path
+    best: float
     seconds: list[float]
     metrics: list[dict[str, float]]
     test: dict[str, float]
@@ -170,7 +180,12 @@ def no_filling() -> Iterator[None]:
 
 
 def fit_replicate(
-    args: argparse.Namespace, data: Prepared, folder: Path, *, progress: bool = True
+    args: argparse.Namespace,
+    data: Prepared,
+    folder: Path,
+    *,
+    progress: bool = True,
+    callbacks: Sequence[Callback] = (),
 ) -> list[Fitted]:
     """Train the models of one replicate, and skip those that a resumed training has finished.
 
@@ -184,6 +199,8 @@ def fit_replicate(
         Where the folders of the models go.
     progress
         Whether progress bars may be shown.
+    callbacks
+        More of lightning's callbacks.
 
     Returns
     -------
@@ -217,7 +234,7 @@ def fit_replicate(
         torch.manual_seed(torch.seed() if args.pytorch_seed is None else args.pytorch_seed + i)
         model = make_model(args, data, i)
         logger.info(model)
-        kept = [same, generators]
+        kept = [same, generators, *callbacks]
         fitted.append(_fit(args, data, model, model_folder, kept, progress))
         predicted[model_folder] = fitted[-1].predicted
     if ensemble:
@@ -298,7 +315,22 @@ def _fit(
     save_model(partial, model, args.target_columns)
     partial.replace(folder / "best.pt")
     logger.info("Best model saved to '%s'", folder / "best.pt")
-    return Fitted(folder, history.seconds, history.metrics, test, predicted)
+    return Fitted(
+        folder, float(best.best_model_score), history.seconds, history.metrics, test, predicted
+    )
+
+
+def monitored(args: argparse.Namespace, data: Prepared, model: MPNN) -> tuple[str, str]:
+    """The name under which ``--tracking-metric`` is logged, and whether ``min`` or ``max`` of it is
+    best."""
+    tracked = args.tracking_metric
+    if data.val_loader is None:
+        metric, monitor = type(model.criterion), "train_loss"
+    elif tracked == "val_loss":
+        metric, monitor = type(model.criterion), tracked
+    else:
+        metric, monitor = MetricRegistry[tracked], f"val/{tracked}"
+    return monitor, "max" if metric.higher_is_better else "min"
 
 
 def _monitors(
@@ -308,14 +340,7 @@ def _monitors(
 
     All go by ``--tracking-metric``, and the files are named as chemprop names them.
     """
-    tracked = args.tracking_metric
-    if data.val_loader is None:
-        metric, monitor = type(model.criterion), "train_loss"
-    elif tracked == "val_loss":
-        metric, monitor = type(model.criterion), tracked
-    else:
-        metric, monitor = MetricRegistry[tracked], f"val/{tracked}"
-    mode = "max" if metric.higher_is_better else "min"
+    monitor, mode = monitored(args, data, model)
     name = f"best-epoch={{epoch}}-{monitor.replace('/', '_')}={{{monitor}:.2f}}"
     best = Checkpoints(
         _last(folder).parent,

@@ -72,6 +72,11 @@ COMMANDS = {
         "func",
         "train several settings on the same splits of one's own data, and say which is best",
     ),
+    "hpopt": Command(
+        "tritonpool.cli.hpopt:HpoptSubcommand",
+        "func",
+        "search the settings that predict best on one's own data (with Optuna)",
+    ),
     "demo-data": Command(
         "tritonpool.cli.demo_data", "run", "write conjugated oligomers with computed gaps"
     ),

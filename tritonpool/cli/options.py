@@ -29,6 +29,7 @@ __all__ = [
     "set_on_purpose",
     "settings_from",
     "tell_of_aggregation",
+    "without_effect",
 ]
 
 logger = logging.getLogger(__name__)
@@ -280,7 +281,8 @@ def resolve_settings(args: argparse.Namespace, own_pooling: str | None) -> None:
         reason, allowed, idle = own_pooling, (), ("diffpool_levels", *DIFFPOOL_FIELDS)
         reason += ", which keeps the pooling it was saved with"
     elif args.diffpool_levels == 0:
-        reason, allowed, idle = "--diffpool-levels 0", ("diffpool_levels",), DIFFPOOL_FIELDS
+        reason, allowed = "--diffpool-levels 0", ("diffpool_levels",)
+        idle = without_effect(0, args.diffpool_assignment)
         reason += ", which trains without DiffPool"
     else:
         if args.diffpool_gate and args.diffpool_readout == "last":
@@ -295,7 +297,7 @@ def resolve_settings(args: argparse.Namespace, own_pooling: str | None) -> None:
         )
         if args.diffpool_assignment != "rings":
             return
-        idle = OF_FIRST_SCORES + (OF_SCORES if args.diffpool_levels == 1 else ())
+        idle = without_effect(args.diffpool_levels, args.diffpool_assignment)
         reason, allowed = "--diffpool-assignment rings", set(given) - set(idle)
         reason += ", which has no scores for atoms"
     for name in given:
@@ -303,6 +305,15 @@ def resolve_settings(args: argparse.Namespace, own_pooling: str | None) -> None:
             raise UsageError(f"argument {flag(name)}: not allowed with {reason}")
     for name in idle:
         setattr(args, name, None)
+
+
+def without_effect(levels: int, assignment: str) -> tuple[str, ...]:
+    """The ``diffpool_*`` attributes that do nothing with this many levels and this assignment."""
+    if levels == 0:
+        return tuple(DIFFPOOL_FIELDS)
+    if assignment == "rings":
+        return OF_FIRST_SCORES + (OF_SCORES if levels == 1 else ())
+    return ()
 
 
 def _of_levels(most: list[int] | None, levels: int, given: bool) -> int | list[int] | None:

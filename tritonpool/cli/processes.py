@@ -8,17 +8,21 @@ import os
 import signal
 import threading
 import warnings
-from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ProcessPoolExecutor
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from functools import partial
+from itertools import islice
 from logging.handlers import QueueHandler
 from multiprocessing.queues import Queue
 
 import lightning.pytorch  # noqa: F401, sets levels of its own, once, which come before ours
 import torch
 
-__all__ = ["processes"]
+from tritonpool.cli.errors import InputError
+
+__all__ = ["processes", "side_by_side"]
 
 # seconds for the last records: a process that was killed may have left half of one, and the lock
 PATIENCE = 5
@@ -66,6 +70,55 @@ def processes(number: int) -> Iterator[Callable[..., Future]]:
         records.put(None)
         relay.join(PATIENCE)
         records.cancel_join_thread()
+
+
+def side_by_side(
+    train: Callable, calls: Iterable[tuple[object, tuple]], jobs: int
+) -> Iterator[tuple[object, object]]:
+    """Trainings one after the other here, or several at a time in processes of their own.
+
+    Parameters
+    ----------
+    train
+        What is called, with the keyword ``progress`` too: whether progress bars may be shown.
+    calls
+        Keys, and what is trained; the next is asked for when a process has nothing to do, and when
+        all earlier results were yielded.
+    jobs
+        How many at a time.
+
+    Yields
+    ------
+    tuple
+        The key and the result of each call, as they end.
+
+    Raises
+    ------
+    InputError
+        If they are interrupted, or a process is killed.
+    """
+    if jobs < 2:
+        yield from ((key, train(*given)) for key, given in calls)
+        return
+    waiting, running = iter(calls), {}
+    with processes(jobs) as submit:
+        try:
+            while True:
+                for key, given in islice(waiting, jobs - len(running)):
+                    running[submit(train, *given, progress=False)] = key
+                if not running:
+                    return
+                for call in wait(running, return_when=FIRST_COMPLETED).done:
+                    yield running.pop(call), call.result()
+        except KeyboardInterrupt as error:
+            raise InputError(
+                "the trainings were interrupted; the same command goes on with them"
+            ) from error
+        except BrokenProcessPool as error:
+            raise InputError(
+                "a training was ended from outside, perhaps because memory ran out; the same "
+                "command goes on with it, with fewer --jobs if need be"
+            ) from error
 
 
 def _relay(records: Queue) -> None:

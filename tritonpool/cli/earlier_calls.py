@@ -1,5 +1,6 @@
-"""The folder of a setting of ``tritonpool compare``: what an earlier call left there, and whether
-it is of the same data, splits and options."""
+"""A folder of several trainings, as ``tritonpool compare`` makes for each setting and ``tritonpool
+hpopt`` for a search: what an earlier call left there, and whether it is of the same data, splits
+and options."""
 
 from __future__ import annotations
 
@@ -7,7 +8,7 @@ import argparse
 import copy
 import hashlib
 import json
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from chemprop.cli.train import save_config
@@ -19,9 +20,32 @@ from tritonpool.cli.parser import Parser, read_config
 from tritonpool.cli.train import FREE
 from tritonpool.compare.report import Trained
 
-__all__ = ["FILES", "check_folder", "digest", "read_result", "write_folder", "write_result"]
+__all__ = [
+    "FILES",
+    "Kind",
+    "check_folder",
+    "digest",
+    "read_result",
+    "write_config",
+    "write_folder",
+    "write_record",
+    "write_result",
+]
 
-MARK = "comparison.json"  # in the folder of a setting
+
+@dataclass(frozen=True)
+class Kind:
+    """What such a folder is of: the file that marks it, the option that names it, and what to do
+    instead of going on with it."""
+
+    mark: str
+    option: str
+    otherwise: str
+
+
+COMPARISON = Kind(
+    "comparison.json", "--output-dir", "name another folder, or give the setting another name"
+)
 
 # more files that a model takes something from, which a setting may have of its own
 FILES = (
@@ -50,39 +74,43 @@ def _earlier_splits(folder: Path) -> list | None:
     return json.loads(record.read_text()) if record.is_file() else None
 
 
-def _write_config(args: argparse.Namespace, parser: Parser, folder: Path) -> Path:
+def write_config(
+    args: argparse.Namespace, parser: Parser, folder: Path, name: str = "config.toml"
+) -> Path:
+    """Write the options of a training as ``tritonpool train`` does, and return the path."""
     given = copy.copy(args)
     given.config_path = None  # all of its settings are in the new file
-    path = folder / "config.toml"
+    path = folder / name
     save_config(parser, given, path)
     return path
 
 
 def check_folder(
-    args: argparse.Namespace, parser: Parser, data: str, scratch: Path, splits: list | None
+    args: argparse.Namespace,
+    parser: Parser,
+    data: str,
+    scratch: Path,
+    splits: list | None,
+    kind: Kind = COMPARISON,
 ) -> None:
-    """Are data, options and splits those of what is in the folder of a setting?
+    """Are data, options and splits those of what is in a folder?
 
     Raises
     ------
     UsageError
-        If the options are others, or what is there is no comparison's.
+        If the options are others, or what is there is of no such kind.
     InputError
         If the data or the splits are others, or a result cannot be read.
     """
     folder = args.output_dir
-    mark = folder / MARK
+    mark = folder / kind.mark
     if not mark.is_file() and (model := earlier_training(folder)) is not None:
         raise UsageError(
-            f"argument --output-dir: {str(model)!r} is not of a comparison; name another folder, "
-            f"or give the setting another name"
+            f"argument {kind.option}: {str(model)!r} is not of a {mark.stem}; {kind.otherwise}"
         )
-    new, old = _write_config(args, parser, scratch), folder / "config.toml"
+    new, old = write_config(args, parser, scratch), folder / "config.toml"
     if old.is_file() and (changed := _changed(old, new)):
-        raise UsageError(
-            f"argument --output-dir: {changed}; name another folder, or give the setting another "
-            f"name"
-        )
+        raise UsageError(f"argument {kind.option}: {changed}; {kind.otherwise}")
     new.unlink()
     earlier = _earlier_splits(folder)
     if splits is not None and earlier is not None:
@@ -91,7 +119,7 @@ def check_folder(
             raise InputError(f"the data is not split as it was for what is in {str(folder)!r}")
     if mark.is_file() and json.loads(mark.read_text())["data"] != data:
         raise InputError(
-            f"what is in {str(folder)!r} is from other data; name another --output-dir"
+            f"what is in {str(folder)!r} is from other data; name another {kind.option}"
         )
     for path in sorted(folder.glob("replicate_*/result.json")):
         read_result(path)  # before time is spent on others
@@ -110,15 +138,17 @@ def _changed(old: Path, new: Path) -> str | None:
     return None
 
 
-def write_folder(args: argparse.Namespace, parser: Parser, data: str, splits: Splits) -> None:
-    """Make the folder of a setting, and write its options and splits; of fewer splits than are
+def write_folder(
+    args: argparse.Namespace, parser: Parser, data: str, splits: Splits, kind: Kind = COMPARISON
+) -> None:
+    """Make such a folder, and write its options and splits; of fewer splits than are
     there already nothing is written."""
     folder = args.output_dir
-    with output_folder(folder):
-        _write(folder / MARK, {"data": data})
+    with output_folder(folder, kind.option):
+        write_record(folder / kind.mark, {"data": data})
         if len(_earlier_splits(folder) or []) <= len(splits.test):
             splits.write(folder)
-            _write_config(args, parser, folder)
+            write_config(args, parser, folder)
 
 
 def read_result(path: Path) -> Trained:
@@ -139,10 +169,10 @@ def read_result(path: Path) -> Trained:
 
 def write_result(path: Path, row: Trained) -> None:
     """Write the result of a training, whole or not at all."""
-    _write(path, asdict(row))
+    write_record(path, asdict(row))
 
 
-def _write(path: Path, record: dict) -> None:
+def write_record(path: Path, record: dict) -> None:
     """Write JSON, whole or not at all."""
     partial = path.with_suffix(".part")
     partial.write_text(json.dumps(record, indent=2) + "\n")

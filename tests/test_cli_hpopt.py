@@ -1,0 +1,349 @@
+"""``tritonpool hpopt`` searches settings, goes on with a search, and keeps the best."""
+
+import csv
+import json
+import shlex
+import sys
+from argparse import Namespace
+
+import pytest
+import torch
+from cli_tools import SHORT, SMALL, train, tritonpool, write_table
+
+from tritonpool.cli import trials
+from tritonpool.cli.callbacks import History
+from tritonpool.cli.errors import Interrupted, UsageError
+from tritonpool.cli.parser import read_config
+from tritonpool.cli.search_space import BUNDLES, PARAMETERS, distributions, searched, words
+
+pytest.importorskip("optuna")
+
+POOLING = ("--search-parameter-keywords", "diffpool")
+
+
+def hpopt(data, out, *more, samples=3, epochs=2) -> int:
+    given = ("-i", data, "--hpopt-save-dir", out, "--num-samples", samples)
+    return tritonpool("hpopt", *given, *SMALL, *SHORT, "--epochs", epochs, *POOLING, *more)
+
+
+def progress(out) -> list[dict[str, str]]:
+    with (out / "all_progress.csv").open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def last_checkpoint(folder) -> dict:
+    return torch.load(folder / "model_0/checkpoints/last.ckpt", "cpu", weights_only=False)
+
+
+def best_score(folder, monitor="val_loss") -> float:
+    """What lightning found the best value of an epoch to be."""
+    found = last_checkpoint(folder)["callbacks"].values()
+    (score,) = (
+        state["best_model_score"]
+        for state in found
+        if isinstance(state, dict) and state.get("monitor") == monitor and "dirpath" in state
+    )
+    return float(score)
+
+
+def test_the_best_is_kept_and_can_be_trained_and_compared(tmp_path, capsys):
+    data, out = write_table(tmp_path / "data.csv", 50), tmp_path / "out"
+    assert hpopt(data, out, "--aggregation", "mean", "--metrics", "rmse") == 0
+    rows, printed = progress(out), capsys.readouterr().out
+    assert [row["state"] for row in rows] == ["complete"] * 3
+    values = [float(row["val_loss"]) for row in rows]
+    assert values == sorted(values) and values[0] < values[-1]
+    best = out / rows[0]["trial"]
+    assert json.loads((best / "result.json").read_text())["value"] == values[0]
+    assert best_score(best) == pytest.approx(values[0], rel=1e-6)
+    # of the others no model is left, but what they gave
+    assert [path.parent.parent for path in out.glob("trial_*/model_0/best.pt")] == [best]
+    assert len(list(out.glob("trial_*/result.json"))) == 3
+    # the test part was not looked at
+    assert not [path for path in out.rglob("test*") if path.is_file()]
+    saved = torch.load(out / "best_checkpoint.ckpt", "cpu", weights_only=False)
+    assert saved["epoch"] in (0, 1) and "message_passing.W_i.weight" in saved["state_dict"]
+    config = read_config(out / "best_config.toml")
+    given = shlex.split(rows[0]["options"])
+    assert given[::2] and all(
+        config[k[2:]] == v for k, v in zip(given[::2], given[1::2], strict=True)
+    )
+    assert not {"output-dir", "config-path", "hpopt-save-dir", "num-samples"} & config.keys()
+    # its two lines are commands that run
+    lines = [line.split()[1:] for line in printed.splitlines() if line.startswith("  tritonpool")]
+    assert [line[0] for line in lines] == ["train", "compare"]
+    assert tritonpool(*lines[0], "-o", tmp_path / "trained") == 0
+    assert (tmp_path / "trained" / "splits.json").read_text() == (out / "splits.json").read_text()
+    assert lines[1][-4:] == ["--num-replicates", "5", "--data-seed", "1"]
+    several = ("--settings", "dmpnn", "diffpool", "--num-replicates", 1)
+    assert tritonpool(*lines[1], "-o", tmp_path / "compared", *several) == 0
+    # and the model predicts
+    words = ("-i", data, "--model-paths", out / "best_checkpoint.ckpt", "-o", tmp_path / "p.csv")
+    assert tritonpool("predict", *words, "--accelerator", "cpu") == 0
+
+
+def test_a_longer_search_repeats_nothing(tmp_path, capsys, monkeypatch):
+    data, out = write_table(tmp_path / "data.csv"), tmp_path / "out"
+    assert hpopt(data, out, samples=2) == 0
+    first = {row["trial"]: row["val_loss"] for row in progress(out)}
+    ran, real = [], trials.fit_replicate
+    monkeypatch.setattr(
+        trials,
+        "fit_replicate",
+        lambda args, data, folder, **more: ran.append(folder) or real(args, data, folder, **more),
+    )
+    assert hpopt(data, out, samples=4) == 0
+    assert len(ran) == 2 and not first.keys() & {folder.name for folder in ran}
+    assert first.items() <= {row["trial"]: row["val_loss"] for row in progress(out)}.items()
+    assert hpopt(data, out, samples=2) == 0 and len(ran) == 2  # only shows what there is
+    assert "4 trials; all are in" in capsys.readouterr().out
+
+
+def test_what_does_not_belong_together_is_refused(tmp_path, capsys):
+    data, out = write_table(tmp_path / "data.csv"), tmp_path / "out"
+    assert hpopt(data, out, samples=1) == 0
+    for more, message in (
+        (("--batch-size", 8), "--batch-size is 8, but what is in"),
+        (("--diffpool-ratio", 0.3), "--diffpool-ratio is 0.3, but what is in"),
+        (("--search-parameter-keywords", "depth"), "was begun with parameters diffpool_ratio"),
+        (("--num-replicates", 2), "was begun with splits 1, not 2"),
+        (("--epochs", 3), "--epochs is 3, but what is in"),
+    ):
+        assert hpopt(data, out, *more) == 2, more
+        assert message in capsys.readouterr().err
+    write_table(data, 41)
+    assert hpopt(data, out) == 1
+    error = capsys.readouterr().err
+    assert "is not split as it was" in error or "is from other data" in error
+    assert train(data, tmp_path / "trained") == 0
+    assert hpopt(data, tmp_path / "trained") == 2
+    assert "is not of a search; name another folder" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("epoch", [0, 1])
+def test_an_interrupted_trial_goes_on(tmp_path, monkeypatch, capsys, epoch):
+    data, out, whole = write_table(tmp_path / "data.csv"), tmp_path / "out", tmp_path / "whole"
+    assert hpopt(data, whole, samples=2, epochs=3) == 0
+    assert hpopt(data, out, samples=1, epochs=3) == 0
+    real = History.on_train_epoch_start
+
+    def stop(history, trainer, module):
+        if trainer.current_epoch == epoch:
+            raise Interrupted("the training was stopped")
+        real(history, trainer, module)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(History, "on_train_epoch_start", stop)
+        assert hpopt(data, out, samples=2, epochs=3) == 1
+    assert "the same command goes on with it" in capsys.readouterr().err
+    assert len(progress(out)) == 1
+    begun = []
+    monkeypatch.setattr(
+        History,
+        "on_train_epoch_start",
+        lambda self, trainer, module: (
+            begun.append(trainer.current_epoch) or real(self, trainer, module)
+        ),
+    )
+    assert hpopt(data, out, samples=2, epochs=3) == 0
+    assert begun == list(range(epoch, 3))
+    for row, same in zip(progress(out), progress(whole), strict=True):
+        assert {**row, "seconds": ""} == {**same, "seconds": ""}
+
+
+def test_a_trial_that_fails_is_recorded(tmp_path, capsys, monkeypatch):
+    data, out, real = write_table(tmp_path / "data.csv"), tmp_path / "out", trials.fit_replicate
+
+    def fail(args, prepared, folder, **more):
+        if folder.name == "trial_0":
+            raise RuntimeError("out of\nmemory")
+        return real(args, prepared, folder, **more)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(trials, "fit_replicate", fail)
+        assert hpopt(data, out, samples=2) == 0
+    printed = capsys.readouterr().out
+    assert "trial_0: failed (RuntimeError: out of memory), best failed" in printed
+    assert "2 trials, 1 failed; all are in" in printed
+    assert [row["state"] for row in progress(out)] == ["complete", "fail"]
+    assert progress(out)[1]["error"] == "RuntimeError: out of memory"
+    monkeypatch.setattr(trials, "fit_replicate", lambda *_, **__: [Namespace(best=float("nan"))])
+    assert hpopt(data, tmp_path / "none", samples=2) == 1
+    assert "no trial could be finished; the last error: val_loss was never finite" in (
+        capsys.readouterr().err
+    )
+
+
+def test_trials_that_begin_worse_are_stopped(tmp_path, capsys):
+    data, out = write_table(tmp_path / "data.csv", 50), tmp_path / "out"
+    early = ("--trial-scheduler", "AsyncHyperBand", "--grace-period", 1)
+    rates = ("--search-parameter-keywords", "max_lr", "--search-algorithm", "random")
+    assert hpopt(data, out, *early, *rates, samples=5, epochs=5) == 0
+    rows = progress(out)
+    stopped = [row for row in rows if row["state"] == "pruned"]
+    assert rows[0]["state"] == "complete" and stopped
+    assert f"5 trials, {len(stopped)} stopped early" in capsys.readouterr().out
+    for row in stopped:
+        assert row["val_loss"] == "" and not (out / row["trial"] / "result.json").exists()
+    # of all, only those that were not stopped have trained to the end
+    assert last_checkpoint(out / rows[0]["trial"])["epoch"] == 4
+
+
+def test_the_mean_of_several_splits_decides(tmp_path):
+    data, out = write_table(tmp_path / "data.csv", 50), tmp_path / "out"
+    by_r2 = ("--num-replicates", 2, "--metrics", "r2", "--tracking-metric", "r2")
+    assert hpopt(data, out, *by_r2, samples=2) == 0
+    rows = progress(out)
+    values = [float(row["val/r2"]) for row in rows]
+    assert values[0] > values[1]  # more is better
+    best = [out / rows[0]["trial"] / f"replicate_{i}" for i in range(2)]
+    scores = [best_score(folder, "val/r2") for folder in best]
+    assert scores[0] != scores[1] and values[0] == pytest.approx(sum(scores) / 2, rel=1e-6)
+    config = read_config(out / "best_config.toml")
+    assert config["num-replicates"] == "2" and config["tracking-metric"] == "r2"
+
+
+def test_nothing_is_tried_twice(tmp_path, capsys):
+    data, out = write_table(tmp_path / "data.csv"), tmp_path / "out"
+    few = ("--search-parameter-keywords", "diffpool_assignment", "diffpool_ratio", "-q")
+    assert hpopt(data, out, *few, "--diffpool-max-clusters", 2, samples=12) == 0
+    found = [row["options"] for row in progress(out)]
+    assert len(found) == len(set(found)) == 9  # two networks with four ratios, and rings
+    assert "there is nothing else to try" in capsys.readouterr().err
+    assert sorted(path.name for path in out.glob("trial_*")) == sorted(
+        row["trial"] for row in progress(out)
+    )
+
+
+def test_several_at_a_time(tmp_path, capsys):
+    data, out = write_table(tmp_path / "data.csv"), tmp_path / "out"
+    assert hpopt(data, out, "--jobs", 2, samples=3) == 0
+    rows = progress(out)
+    assert sorted(row["trial"] for row in rows) == ["trial_0", "trial_1", "trial_2"]
+    assert len({row["options"] for row in rows}) == 3
+    assert len(list(out.glob("trial_*/model_0/best.pt"))) == 1
+    assert "Epoch" not in capsys.readouterr().out
+
+
+def test_without_optuna(tmp_path, capsys, monkeypatch):
+    monkeypatch.setitem(sys.modules, "optuna", None)
+    assert hpopt(write_table(tmp_path / "data.csv"), tmp_path / "out") == 1
+    assert "needs Optuna, which is not installed: pip install optuna" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    "more, message",
+    [
+        (("-o", "out"), "argument --output-dir: not allowed here; see --hpopt-save-dir"),
+        (("--ensemble-size", 2), "argument --ensemble-size: not allowed here"),
+        (("--resume",), "argument --resume: not allowed here"),
+        (("--split-sizes", 1, 0, 0), "argument --split-sizes: needs a validation part"),
+        (("--num-samples", 0), "argument --num-samples/--raytune-num-samples: must be"),
+        (("--search-parameter-keywords", "width"), "invalid choice: 'width'"),
+        (
+            ("--search-parameter-keywords", "diffpool_ratio", "--diffpool-ratio", 0.5),
+            "diffpool_ratio cannot be searched, because --diffpool-ratio is given",
+        ),
+    ],
+)
+def test_what_cannot_be_is_refused(tmp_path, capsys, monkeypatch, more, message):
+    monkeypatch.chdir(tmp_path)
+    assert hpopt(write_table(tmp_path / "data.csv"), tmp_path / "search", *more) == 2
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "search").exists()
+
+
+def test_names_of_chemprop_are_known(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    data = write_table(tmp_path / "data.csv")
+    given = ("-i", data, "--raytune-num-samples", 2, "--raytune-search-algorithm", "random")
+    given += ("--search-parameter-keywords", "init_lr", "--hyperopt-random-state-seed", 3)
+    assert tritonpool("hpopt", *given, *SMALL, *SHORT) == 0
+    rows = progress(tmp_path / "tritonpool_hpopt" / "data")
+    assert len(rows) == 2
+    for row in rows:
+        option, value = row["options"].split()
+        assert option == "--init-lr"
+        assert float(value) == pytest.approx(1e-3 * float(row["init_lr_ratio"]), rel=1e-4)
+
+
+def options(**given) -> Namespace:
+    found = {
+        "search_parameter_keywords": ["basic", "diffpool"],
+        "from_foundation": None,
+        "checkpoint": None,
+        "model_frzn": None,
+        "diffpool_levels": 1,
+        "diffpool_assignment": "mlp",
+        "epochs": 50,
+        "aggregation": "mean",
+        "max_lr": 1e-3,
+    }
+    return Namespace(**{**found, **given})
+
+
+def test_what_is_searched():
+    both = [*BUNDLES["basic"], *BUNDLES["diffpool"]]
+    assert searched(options(), ()) == both
+    settled = searched(options(), ("depth", "diffpool_ratio", "init_lr"))
+    assert settled == [name for name in both if name not in ("depth", "diffpool_ratio")]
+    assert searched(options(diffpool_levels=0), ()) == list(BUNDLES["basic"])
+    rings = searched(options(diffpool_assignment="rings"), ("diffpool_assignment",))
+    assert set(both) - set(rings) == {"diffpool_assignment", "diffpool_ratio"}
+    everything = options(search_parameter_keywords=["all"])
+    assert searched(everything, ()) == list(PARAMETERS)
+    short = options(search_parameter_keywords=["learning_rate"], epochs=5)
+    assert searched(short, ()) == ["max_lr", "init_lr_ratio", "final_lr_ratio"]
+    levels = options(search_parameter_keywords=["diffpool_levels", "diffpool"], diffpool_levels=0)
+    assert set(searched(levels, ())) == {"diffpool_levels", *BUNDLES["diffpool"]}
+    foundation = searched(options(from_foundation="CheMeleon"), ())
+    assert not {"depth", "dropout", "message_hidden_dim"} & set(foundation)
+    assert {"ffn_hidden_dim", "diffpool_ratio"} <= set(foundation)
+
+
+@pytest.mark.parametrize(
+    "keywords, given, chosen, message",
+    [
+        (["depth"], {}, ["depth"], "depth cannot be searched, because --depth is given"),
+        (["init_lr"], {}, ["init_lr"], "nothing is left to search"),
+        (["warmup_epochs"], {"epochs": 5}, [], "because that needs --epochs 6 or more"),
+        (["diffpool"], {"diffpool_levels": 0}, [], "nothing is left to search"),
+        (["diffpool_ratio"], {"diffpool_levels": 0}, [], "trains without DiffPool"),
+        (["diffpool_ratio"], {"diffpool_assignment": "rings"}, [], "has no scores for atoms"),
+        (["depth"], {"from_foundation": "CheMeleon"}, [], "--from-foundation brings its own"),
+    ],
+)
+def test_what_cannot_be_searched(keywords, given, chosen, message):
+    with pytest.raises(UsageError, match=message):
+        searched(options(search_parameter_keywords=keywords, **given), chosen)
+
+
+def test_every_parameter_becomes_options_that_train_takes(tmp_path):
+    """With the least and the most of every range, one after the other."""
+    data = write_table(tmp_path / "data.csv", 20)
+    small = {"ffn_hidden_dim": 8, "message_hidden_dim": 8, "diffpool_hidden_dim": 8}
+    for i, place in enumerate((0, -1)):
+        values = {}
+        for name, range_ in distributions(PARAMETERS, epochs=6).items():
+            ends = getattr(range_, "choices", None) or (range_.low, range_.high)
+            values[name] = small.get(name, ends[place])
+        base = options(aggregation="norm", diffpool_levels=2)
+        given = words(values, base)
+        assert ("--diffpool-ratio" in given) is (values["diffpool_levels"] > 0)
+        assert ("--diffpool-positions" in given) is False  # no levels, or rings
+        few = ("--epochs", 6, "--accelerator", "cpu", "--batch-size", 16)
+        assert train(data, tmp_path / f"out{i}", *given, small=few) == 0
+
+
+def test_idle_parameters_set_nothing():
+    values = {"diffpool_levels": 1, "diffpool_assignment": "rings", "diffpool_ratio": 0.5}
+    assert words(values, options()) == ["--diffpool-levels", "1", "--diffpool-assignment", "rings"]
+    values = {"aggregation": "mean", "aggregation_norm": 7}
+    assert words(values, options()) == ["--aggregation", "mean"]
+    assert words({"aggregation_norm": 7}, options(aggregation="norm")) == [
+        "--aggregation-norm",
+        "7",
+    ]
+    values = {"max_lr": 0.01, "final_lr_ratio": 0.1}
+    assert words(values, options()) == ["--max-lr", "0.01", "--final-lr", "0.001"]

@@ -1,0 +1,157 @@
+"""A search of ``tritonpool hpopt`` from beginning to end, and what is written and printed of it."""
+
+from __future__ import annotations
+
+import copy
+import csv
+import json
+import logging
+import shlex
+import shutil
+from collections.abc import Sequence
+from contextlib import closing
+
+from tritonpool.cli.data import prepare
+from tritonpool.cli.earlier_calls import (
+    Kind,
+    check_folder,
+    digest,
+    write_config,
+    write_folder,
+)
+from tritonpool.cli.errors import UsageError
+from tritonpool.cli.fit import make_model, monitored, try_out
+from tritonpool.cli.processes import side_by_side
+from tritonpool.cli.remaining import Remaining
+from tritonpool.cli.trials import (
+    Search,
+    Tried,
+    calls,
+    check_study,
+    forget_models,
+    mark_study,
+    run_trial,
+    tried,
+)
+from tritonpool.markdown import markdown_table
+
+__all__ = ["begin", "run", "text"]
+
+logger = logging.getLogger(__name__)
+
+FOLDER = Kind("search.json", "--hpopt-save-dir", "name another folder")
+SHOWN = 5  # of the best trials
+
+
+def begin(search: Search) -> None:
+    """Check data and model, find what decides, compare all with an earlier call, and make the
+    folder."""
+    args, parser = search.options({})
+    args.output_dir = search.folder
+    given = copy.deepcopy(args)  # building a model changes some options
+    first = prepare(given, *next(iter(search.splits)))
+    if first.val_loader is None:
+        raise UsageError("argument --split-sizes: needs a validation part to choose by")
+    model = make_model(given, first, 0)
+    try_out(model, first)
+    search.monitor, search.mode = monitored(given, first, model)
+    data, record = digest(args), search.splits.folder / "splits.json"
+    splits = json.loads(record.read_text()) if record.is_file() else None
+    check_folder(args, parser, data, search.splits.folder, splits, FOLDER)
+    check_study(search)
+    write_folder(args, parser, data, search.splits, FOLDER)
+    mark_study(search)
+
+
+def run(search: Search) -> list[Tried]:
+    """Train what is not there yet, and return all trials, the best first; what is found so far is
+    written after each."""
+    total = search.args.num_samples
+    left = max(total - len(tried(search)), 0)
+    jobs, remaining = min(search.args.jobs, left), Remaining(left)
+    search.one_device = jobs > 1
+    with closing(side_by_side(run_trial, calls(search, total), jobs)) as ended:
+        for done, (_, name) in enumerate(ended, 1):
+            if name is None:
+                search.exhausted = True
+                continue
+            found = _by_value(tried(search), search.mode)
+            _write(found, search)
+            this = next(row for row in found if row.folder == name)
+            print(
+                f"{len(found)} of {total}: {name}: {_outcome(this, search)}, best "
+                f"{_outcome(found[0], search)} ({found[0].folder}){remaining.words(done)}: "
+                f"{this.options}",
+                flush=True,
+            )
+    if search.exhausted:
+        logger.warning("there is nothing else to try with --search-parameter-keywords")
+    return _by_value(tried(search), search.mode)
+
+
+def _by_value(found: Sequence[Tried], mode: str) -> list[Tried]:
+    """The best first, those without a value last."""
+    sign = 1 if mode == "min" else -1
+    return sorted(found, key=lambda row: (row.value is None, sign * (row.value or 0.0)))
+
+
+def _outcome(row: Tried, search: Search) -> str:
+    if row.value is not None:
+        return f"{search.monitor} {row.value:.4g}"
+    return "stopped early" if row.state == "pruned" else f"failed ({row.error})"
+
+
+def _write(found: Sequence[Tried], search: Search) -> None:
+    """Write all trials as a table, and the best as a configuration file and a model; of the others
+    no model is kept."""
+    best, *others = found
+    names = list(search.names)
+    with (search.folder / "all_progress.csv").open("w", newline="") as file:
+        table = csv.writer(file)
+        table.writerow(["trial", "state", search.monitor, "seconds", *names, "options", "error"])
+        for row in found:
+            values = [_number(row.values.get(name, "")) for name in names]
+            value = "" if row.value is None else row.value
+            table.writerow(
+                [row.folder, row.state, value, f"{row.seconds:.1f}", *values, row.options]
+                + [row.error]
+            )
+    for row in others:
+        forget_models(search.folder / row.folder)
+    if best.value is None:
+        return
+    write_config(*search.options(best.values), search.folder, "best_config.toml")
+    # of several splits that of the first
+    (model, *_) = sorted((search.folder / best.folder).glob("**/checkpoints/best-*.ckpt"))
+    shutil.copyfile(model, search.folder / "best_checkpoint.ckpt")
+
+
+def _number(value: object) -> object:
+    """Without the digits that steps of 0.05 bring."""
+    return f"{value:.6g}" if isinstance(value, float) else value
+
+
+def text(found: Sequence[Tried], search: Search) -> str:
+    """The best trials as a table, and how to go on with what was found."""
+    cells = [["trial", search.monitor, "seconds", "options"]]
+    cells += [
+        [row.folder, f"{row.value:.4g}", f"{row.seconds:.0f}", row.options]
+        for row in found[:SHOWN]
+        if row.value is not None
+    ]
+    counts = {state: sum(row.state == state for row in found) for state in ("pruned", "fail")}
+    more = f", {counts['pruned']} stopped early" if counts["pruned"] else ""
+    more += f", {counts['fail']} failed" if counts["fail"] else ""
+    config = f"--config-path {shlex.quote(str(search.folder / 'best_config.toml'))}"
+    args = search.args
+    drawn = args.splits_file is None and args.splits_column is None
+    new = f" --num-replicates 5 --data-seed {args.data_seed + args.num_replicates}" if drawn else ""
+    return (
+        f"{markdown_table(cells)}\n"
+        f"{len(found)} trials{more}; all are in {search.folder / 'all_progress.csv'}.\n"
+        "The best of many looks better on the validation part than it is. On the test part, which "
+        "was not looked at:\n"
+        f"  tritonpool train {config}\n"
+        f"and beside D-MPNN{', on other splits' if drawn else ''}:\n"
+        f"  tritonpool compare {config}{new}\n"
+    )
