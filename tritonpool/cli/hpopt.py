@@ -171,9 +171,7 @@ class HpoptSubcommand(TrainSubcommand):
             If Optuna is missing, a file cannot be used, or no trial could be finished.
         """
         if importlib.util.find_spec("optuna") is None:
-            raise InputError(
-                "a search needs Optuna, which is not installed: pip install optuna"
-            )
+            raise InputError("a search needs Optuna, which is not installed: pip install optuna")
         from tritonpool.cli.search import begin, run, text
         from tritonpool.cli.trials import Search
 
