@@ -41,7 +41,8 @@ __all__ = [
 ]
 
 STUDY = "study.journal"
-DRAWS = 100  # before nothing new is left to try
+REPEATS = 20  # before what is tried next is left to chance
+DRAWS = 200  # before nothing new is left to try
 
 logger = logging.getLogger(__name__)
 
@@ -258,7 +259,7 @@ def run_trial(search: Search, seed: int, *, progress: bool = True) -> str | None
         If it is interrupted; any other error is recorded, and the trial counts as failed.
     """
     study = search.study(seed)
-    trial = _choose(search, study)
+    trial = _choose(search, study, seed)
     if trial is None:
         return None
     name = trial.user_attrs.get("folder", f"trial_{trial.number}")
@@ -282,11 +283,13 @@ def run_trial(search: Search, seed: int, *, progress: bool = True) -> str | None
     return name
 
 
-def _choose(search: Search, study: optuna.Study) -> optuna.Trial | None:
+def _choose(search: Search, study: optuna.Study, seed: int) -> optuna.Trial | None:
     """The next trial: none whose options were tried before, as parameters without effect may make
     them. Optuna is told again what those gave."""
     known = {trial.user_attrs.get("options"): trial for trial in study.trials if _counts(trial)}
-    for _ in range(DRAWS):
+    for i in range(DRAWS):
+        if i == REPEATS:
+            study.sampler = optuna.samplers.RandomSampler(seed)
         trial = study.ask(distributions(search.names, search.args.epochs))
         options = shlex.join(words(trial.params, search.args))
         trial.set_user_attr("options", options)
