@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 import shlex
 import sys
 from argparse import Namespace
@@ -9,6 +10,7 @@ from argparse import Namespace
 import pytest
 import torch
 from cli_tools import SHORT, SMALL, train, tritonpool, write_table
+from filelock import FileLock
 
 from tritonpool.cli import trials
 from tritonpool.cli.callbacks import History
@@ -23,6 +25,7 @@ POOLING = ("--search-parameter-keywords", "diffpool")
 
 def hpopt(data, out, *more, samples=3, epochs=2) -> int:
     given = ("-i", data, "--hpopt-save-dir", out, "--num-samples", samples)
+    given += ("--search-seed", 0)
     return tritonpool("hpopt", *given, *SMALL, *SHORT, "--epochs", epochs, *POOLING, *more)
 
 
@@ -35,15 +38,22 @@ def last_checkpoint(folder) -> dict:
     return torch.load(folder / "model_0/checkpoints/last.ckpt", "cpu", weights_only=False)
 
 
-def best_score(folder, monitor="val_loss") -> float:
-    """What lightning found the best value of an epoch to be."""
-    found = last_checkpoint(folder)["callbacks"].values()
-    (score,) = (
-        state["best_model_score"]
-        for state in found
+def of_best_epoch(folder, monitor="val_loss") -> dict:
+    """What lightning kept of it."""
+    (state,) = (
+        state
+        for state in last_checkpoint(folder)["callbacks"].values()
         if isinstance(state, dict) and state.get("monitor") == monitor and "dirpath" in state
     )
-    return float(score)
+    return state
+
+
+def best_score(folder, monitor="val_loss") -> float:
+    return float(of_best_epoch(folder, monitor)["best_model_score"])
+
+
+def best_epoch(folder) -> int:
+    return int(re.search(r"epoch=(\d+)", of_best_epoch(folder)["best_model_path"])[1])
 
 
 def test_the_best_is_kept_and_can_be_trained_and_compared(tmp_path, capsys):
@@ -62,7 +72,8 @@ def test_the_best_is_kept_and_can_be_trained_and_compared(tmp_path, capsys):
     # the test part was not looked at
     assert not [path for path in out.rglob("test*") if path.is_file()]
     saved = torch.load(out / "best_checkpoint.ckpt", "cpu", weights_only=False)
-    assert saved["epoch"] in (0, 1) and "message_passing.W_i.weight" in saved["state_dict"]
+    assert saved["epoch"] == best_epoch(best)
+    assert "message_passing.W_i.weight" in saved["state_dict"]
     config = read_config(out / "best_config.toml")
     given = shlex.split(rows[0]["options"])
     assert given[::2] and all(
@@ -96,7 +107,7 @@ def test_a_longer_search_repeats_nothing(tmp_path, capsys, monkeypatch):
     assert len(ran) == 2 and not first.keys() & {folder.name for folder in ran}
     assert first.items() <= {row["trial"]: row["val_loss"] for row in progress(out)}.items()
     assert hpopt(data, out, samples=2) == 0 and len(ran) == 2  # only shows what there is
-    assert "4 trials; all are in" in capsys.readouterr().out
+    assert "4 trials, in " in capsys.readouterr().out
 
 
 def test_what_does_not_belong_together_is_refused(tmp_path, capsys):
@@ -163,8 +174,8 @@ def test_a_trial_that_fails_is_recorded(tmp_path, capsys, monkeypatch):
         patch.setattr(trials, "fit_replicate", fail)
         assert hpopt(data, out, samples=2) == 0
     printed = capsys.readouterr().out
-    assert "trial_0: failed (RuntimeError: out of memory), best failed" in printed
-    assert "2 trials, 1 failed; all are in" in printed
+    assert "trial_0: failed (RuntimeError: out of memory), none finished yet" in printed
+    assert "2 trials, 1 failed, in " in printed
     assert [row["state"] for row in progress(out)] == ["complete", "fail"]
     assert progress(out)[1]["error"] == "RuntimeError: out of memory"
     monkeypatch.setattr(trials, "fit_replicate", lambda *_, **__: [Namespace(best=float("nan"))])
@@ -176,9 +187,7 @@ def test_a_trial_that_fails_is_recorded(tmp_path, capsys, monkeypatch):
 
 def test_trials_that_begin_worse_are_stopped(tmp_path, capsys):
     data, out = write_table(tmp_path / "data.csv", 50), tmp_path / "out"
-    early = ("--trial-scheduler", "AsyncHyperBand", "--grace-period", 1)
-    rates = ("--search-parameter-keywords", "max_lr", "--search-algorithm", "random")
-    assert hpopt(data, out, *early, *rates, samples=5, epochs=5) == 0
+    assert hpopt(data, out, *EARLY, *RATES, samples=5, epochs=5) == 0
     rows = progress(out)
     stopped = [row for row in rows if row["state"] == "pruned"]
     assert rows[0]["state"] == "complete" and stopped
@@ -215,13 +224,152 @@ def test_nothing_is_tried_twice(tmp_path, capsys):
     )
 
 
-def test_several_at_a_time(tmp_path, capsys):
+def stop_at(epoch: int):
+    def stop(history, trainer, module):
+        if trainer.current_epoch == epoch:
+            raise Interrupted("the training was stopped")
+        history._start = 0.0
+
+    return stop
+
+
+EARLY = ("--trial-scheduler", "AsyncHyperBand", "--grace-period", 1)
+RATES = ("--search-parameter-keywords", "max_lr", "--search-algorithm", "random")
+
+
+def test_a_trial_that_goes_on_is_not_stopped_by_itself(tmp_path, monkeypatch):
+    data, out, whole = write_table(tmp_path / "data.csv"), tmp_path / "out", tmp_path / "whole"
+    words = (*EARLY, *RATES)
+    assert hpopt(data, whole, *words, samples=4, epochs=6) == 0
+    with monkeypatch.context() as patch:
+        patch.setattr(History, "on_train_epoch_start", stop_at(4))
+        assert hpopt(data, out, *words, samples=4, epochs=6) == 1
+    assert hpopt(data, out, *words, samples=4, epochs=6) == 0
+    for row, same in zip(progress(out), progress(whole), strict=True):
+        assert {**row, "seconds": ""} == {**same, "seconds": ""}
+
+
+def test_an_interruption_in_the_second_split(tmp_path, monkeypatch):
+    data, out, whole = write_table(tmp_path / "data.csv"), tmp_path / "out", tmp_path / "whole"
+    words = ("--num-replicates", 2)
+    assert hpopt(data, whole, *words, samples=1) == 0
+    real = trials.fit_replicate
+
+    def stop(args, prepared, folder, **more):
+        if folder.name == "replicate_1":
+            raise Interrupted("the training was stopped")
+        return real(args, prepared, folder, **more)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(trials, "fit_replicate", stop)
+        assert hpopt(data, out, *words, samples=1) == 1
+    assert hpopt(data, out, *words, samples=1) == 0
+    assert progress(out)[0]["val_loss"] == progress(whole)[0]["val_loss"]
+
+
+def test_what_a_killed_call_did_not_write_is_written(tmp_path):
+    data, out = write_table(tmp_path / "data.csv"), tmp_path / "out"
+    assert hpopt(data, out, samples=2) == 0
+    found = {name: (out / name).read_bytes() for name in WRITTEN}
+    for name in WRITTEN:
+        (out / name).unlink()
+    with (out / "study.journal").open("a") as file:
+        file.write('{"op_code":4,"worker')  # a line that was not finished
+    assert hpopt(data, out, samples=2) == 0
+    assert {name: (out / name).read_bytes() for name in WRITTEN} == found
+    assert not list(out.glob("*.part"))
+
+
+WRITTEN = ("all_progress.csv", "best_config.toml", "best_checkpoint.ckpt")
+
+
+@pytest.mark.parametrize(
+    "name, content, message",
+    [
+        ("study.journal", None, "does not know of 'trial_0', so the search cannot go on"),
+        ("study.journal", "", "does not know of 'trial_0', so the search cannot go on"),
+        ("study.journal", "{\n", "study.journal' cannot be read, so the search cannot go on"),
+        ("search.json", "{", "search.json' cannot be read, so what is there cannot be gone on"),
+        ("splits.json", "{", "splits.json' cannot be read, so what is there cannot be gone on"),
+    ],
+)
+def test_a_damaged_folder_is_refused(tmp_path, capsys, name, content, message):
+    data, out = write_table(tmp_path / "data.csv"), tmp_path / "out"
+    out.mkdir()
+    (out / "trial_0").mkdir()
+    if content is not None:
+        (out / name).write_text(content)
+    if name == "splits.json":
+        (out / "search.json").write_text("{}")
+    assert hpopt(data, out) == 1
+    assert message in capsys.readouterr().err
+
+
+def test_two_calls_in_one_folder_are_refused(tmp_path, capsys):
+    data, out = write_table(tmp_path / "data.csv"), tmp_path / "out"
+    out.mkdir()
+    with FileLock(out / "lock"):
+        assert hpopt(data, out) == 1
+    assert "another `tritonpool hpopt` searches in" in capsys.readouterr().err
+    assert hpopt(data, out, samples=1) == 0
+
+
+def test_a_trial_that_is_killed_again_and_again_fails(tmp_path, monkeypatch):
+    data, out = write_table(tmp_path / "data.csv"), tmp_path / "out"
+
+    class Killed(BaseException):
+        pass
+
+    def killed(*_, **__):
+        raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr(trials, "fit_replicate", killed)
+        for _ in range(2):
+            with pytest.raises(Killed):
+                hpopt(data, out)
+    assert hpopt(data, out) == 0
+    rows = progress(out)
+    assert [row["state"] for row in rows] == ["complete", "complete", "fail"]
+    assert rows[2]["trial"] == "trial_0" and "killed twice in its first epoch" in rows[2]["error"]
+
+
+def test_options_of_train_hold_for_the_trials(tmp_path, capsys):
+    data, out = write_table(tmp_path / "data.csv"), tmp_path / "out"
+    more = ("--save-smiles-splits", "--remove-checkpoints", "--split-sizes", 0.8, 0.2, 0)
+    for samples in (1, 2, 2):
+        assert hpopt(data, out, *more, samples=samples) == 0
+        assert (out / "best_checkpoint.ckpt").is_file()
+        assert not list(out.rglob("checkpoints"))
+    assert len(list(out.glob("trial_*/train_smiles.csv"))) == 2
+    assert "On the test part" not in capsys.readouterr().out  # there is none
+
+
+def test_layers_of_a_file_are_as_many_as_a_trial_has(tmp_path):
+    data, out = write_table(tmp_path / "data.csv"), tmp_path / "out"
+    assert train(data, tmp_path / "trained", "--ffn-num-layers", 2) == 0
+    config = ("--config-path", tmp_path / "trained" / "config.toml")
+    words = ("--search-parameter-keywords", "ffn_num_layers", "--num-samples", 2)
+    assert tritonpool("hpopt", *config, "--hpopt-save-dir", out, *words) == 0
+    rows = progress(out)
+    assert {row["ffn_num_layers"] for row in rows} == {"1", "2"}
+    assert [row["state"] for row in rows] == ["complete"] * 2
+
+
+def test_what_was_never_finite_has_failed(tmp_path, capsys):
+    data, out = write_table(tmp_path / "data.csv"), tmp_path / "out"
+    rates = ("--max-lr", 1e30, "--init-lr", 1e30, "--final-lr", 1e30)
+    assert hpopt(data, out, *EARLY, *rates, samples=1, epochs=3) == 1
+    assert "the last error: val_loss was never finite" in capsys.readouterr().err
+
+
+def test_several_at_a_time(tmp_path, capfd):
     data, out = write_table(tmp_path / "data.csv"), tmp_path / "out"
     assert hpopt(data, out, "--jobs", 2, samples=3) == 0
     rows = progress(out)
     assert len({row["trial"] for row in rows}) == len({row["options"] for row in rows}) == 3
     assert len(list(out.glob("trial_*/model_0/best.pt"))) == 1
-    assert "Epoch" not in capsys.readouterr().out
+    assert "Epoch" not in capfd.readouterr().out
 
 
 def test_without_optuna(tmp_path, capsys, monkeypatch):
@@ -238,6 +386,8 @@ def test_without_optuna(tmp_path, capsys, monkeypatch):
         (("--ensemble-size", 2), "argument --ensemble-size: not allowed here"),
         (("--resume",), "argument --resume: not allowed here"),
         (("--split-sizes", 1, 0, 0), "argument --split-sizes: needs a validation part"),
+        (("--devices", 2), "argument --devices: each trial takes one device, got 2"),
+        (("--epochs", -1), "argument --epochs: must be at least 1 here"),
         (("--num-samples", 0), "argument --num-samples/--raytune-num-samples: must be"),
         (("--search-parameter-keywords", "width"), "invalid choice: 'width'"),
         (
@@ -278,6 +428,7 @@ def options(**given) -> Namespace:
         "epochs": 50,
         "aggregation": "mean",
         "max_lr": 1e-3,
+        "ffn_hidden_dim": [300],
     }
     return Namespace(**{**found, **given})
 
@@ -294,6 +445,9 @@ def test_what_is_searched():
     assert searched(everything, ()) == list(PARAMETERS)
     short = options(search_parameter_keywords=["learning_rate"], epochs=5)
     assert searched(short, ()) == ["max_lr", "init_lr_ratio", "final_lr_ratio"]
+    widths = {"ffn_hidden_dim": [300, 200]}
+    assert searched(options(**widths), ()) == both  # these are searched too
+    assert "ffn_num_layers" not in searched(options(**widths), ("ffn_hidden_dim",))
     levels = options(search_parameter_keywords=["diffpool_levels", "diffpool"], diffpool_levels=0)
     assert set(searched(levels, ())) == {"diffpool_levels", *BUNDLES["diffpool"]}
     foundation = searched(options(from_foundation="CheMeleon"), ())

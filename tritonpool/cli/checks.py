@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import logging
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -32,6 +33,7 @@ __all__ = [
     "earlier_training",
     "model_with_own_pooling",
     "on_gpu",
+    "on_one_device",
     "output_folder",
 ]
 
@@ -55,7 +57,7 @@ FILES = (
 )
 
 # what there is of a training in its folder
-MODELS = ("model_*", "replicate_*/model_*")
+MODELS = ("model_*", "replicate_*/model_*", "trial_*/model_*", "trial_*/replicate_*/model_*")
 WRITTEN = ("checkpoints/last*.ckpt", "best.pt")
 
 
@@ -155,6 +157,12 @@ def _check_computation(args: argparse.Namespace) -> None:
         choose_backend("cuda" if on_gpu(args) else "cpu")
     except (ValueError, RuntimeError) as error:
         raise UsageError(str(error)) from error
+
+
+def on_one_device(args: argparse.Namespace) -> bool:
+    """Whether ``--devices`` asks for one device, or leaves it open."""
+    given = str(args.devices)
+    return given in ("auto", "1") or re.fullmatch(r"\d+,|\[\d+\]", given) is not None
 
 
 def on_gpu(args: argparse.Namespace) -> bool:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import re
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,6 +14,7 @@ from tritonpool.cli.checks import (
     check_new_models,
     check_writable,
     model_with_own_pooling,
+    on_one_device,
     output_folder,
 )
 from tritonpool.cli.compared import Setting, begin, read_for_each, train_all
@@ -217,11 +217,10 @@ class CompareSubcommand(TrainSubcommand):
 def _check_devices(settings: Sequence[Setting]) -> None:
     """Of trainings side by side each takes one device: those with more start this command again."""
     for setting in settings:
-        given = str(setting.args.devices)
-        if given not in ("auto", "1") and not re.fullmatch(r"\d+,|\[\d+\]", given):
+        if not on_one_device(setting.args):
             raise UsageError(
                 f"argument --jobs: each of several trainings takes one device, but --devices is "
-                f"{given}"
+                f"{setting.args.devices}"
             )
 
 

@@ -10,6 +10,7 @@ import hashlib
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from chemprop.cli.train import save_config
 
@@ -71,7 +72,17 @@ def digest(args: argparse.Namespace) -> str:
 
 def _earlier_splits(folder: Path) -> list | None:
     record = folder / "splits.json"
-    return json.loads(record.read_text()) if record.is_file() else None
+    return _read(record) if record.is_file() else None
+
+
+def _read(record: Path) -> Any:
+    try:
+        return json.loads(record.read_text())
+    except ValueError as error:
+        raise InputError(
+            f"{str(record)!r} cannot be read, so what is there cannot be gone on with; name "
+            f"another folder"
+        ) from error
 
 
 def write_config(
@@ -104,20 +115,21 @@ def check_folder(
     """
     folder = args.output_dir
     mark = folder / kind.mark
-    if not mark.is_file() and (model := earlier_training(folder)) is not None:
+    earlier = earlier_training(folder) or next(folder.glob(f"*/{COMPARISON.mark}"), None)
+    if not mark.is_file() and earlier is not None:
         raise UsageError(
-            f"argument {kind.option}: {str(model)!r} is not of a {mark.stem}; {kind.otherwise}"
+            f"argument {kind.option}: {str(earlier)!r} is not of a {mark.stem}; {kind.otherwise}"
         )
     new, old = write_config(args, parser, scratch), folder / "config.toml"
     if old.is_file() and (changed := _changed(old, new)):
         raise UsageError(f"argument {kind.option}: {changed}; {kind.otherwise}")
     new.unlink()
-    earlier = _earlier_splits(folder)
-    if splits is not None and earlier is not None:
-        both = min(len(earlier), len(splits))
-        if earlier[:both] != splits[:both]:
+    known = _earlier_splits(folder)
+    if splits is not None and known is not None:
+        both = min(len(known), len(splits))
+        if known[:both] != splits[:both]:
             raise InputError(f"the data is not split as it was for what is in {str(folder)!r}")
-    if mark.is_file() and json.loads(mark.read_text())["data"] != data:
+    if mark.is_file() and _read(mark)["data"] != data:
         raise InputError(
             f"what is in {str(folder)!r} is from other data; name another {kind.option}"
         )

@@ -60,12 +60,13 @@ logger = logging.getLogger(__name__)
 
 @dataclass
 class Fitted:
-    """A trained model's folder, what ``--tracking-metric`` was at the best of its epochs, what each
-    epoch took and gave, and for the test part each metric as a mean over targets, and what is
-    predicted; empty and ``None`` without one."""
+    """A trained model's folder, what ``--tracking-metric`` was at the best of its epochs and the
+    checkpoint of that, what each epoch took and gave, and for the test part each metric as a mean
+    over targets, and what is predicted; empty and ``None`` without one."""
 
     folder: Path
     best: float
+    checkpoint: Path
     seconds: list[float]
     metrics: list[dict[str, float]]
     test: dict[str, float]
@@ -316,7 +317,13 @@ def _fit(
     partial.replace(folder / "best.pt")
     logger.info("Best model saved to '%s'", folder / "best.pt")
     return Fitted(
-        folder, float(best.best_model_score), history.seconds, history.metrics, test, predicted
+        folder,
+        float(best.best_model_score),
+        Path(best_path).absolute(),
+        history.seconds,
+        history.metrics,
+        test,
+        predicted,
     )
 
 

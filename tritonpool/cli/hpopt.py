@@ -9,11 +9,11 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
-from tritonpool.cli.checks import check_new_models, check_writable
+from tritonpool.cli.checks import check_new_models, check_writable, on_one_device
 from tritonpool.cli.data import read_splits
 from tritonpool.cli.errors import InputError, UsageError
 from tritonpool.cli.options import from_file, given_options, set_on_purpose, tell_of_aggregation
-from tritonpool.cli.parser import Parser, logging_options
+from tritonpool.cli.parser import Parser, logging_options, read_config
 from tritonpool.cli.quiet import only_progress
 from tritonpool.cli.ranges import MOST_SEED, whole_number
 from tritonpool.cli.search_space import BUNDLES, PARAMETERS, option_of, searched
@@ -105,10 +105,9 @@ def _add_group(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
     group.add_argument(
         "--search-seed",
         "--hyperopt-random-state-seed",
-        type=whole_number(0, MOST_SEED // 2),
-        default=0,
+        type=whole_number(0, MOST_SEED),
         metavar="SEED",
-        help="of the choice of parameters (default: %(default)s)",
+        help="of the choice of parameters (default: by chance)",
     )
     return parser
 
@@ -132,7 +131,8 @@ class HpoptSubcommand(TrainSubcommand):
         """
         args = cls.parser.parse_args(words)
         filed = from_file(cls.parser)
-        if filed & set(OWN):
+        in_file = read_config(args.config_path) if args.config_path else {}
+        if {name.replace("-", "_") for name in in_file} & set(OWN):
             raise UsageError(
                 "argument --config-path: cannot hold the options of the search, which belong on "
                 "the command line"
@@ -144,6 +144,13 @@ class HpoptSubcommand(TrainSubcommand):
             raise UsageError(
                 "argument --ensemble-size: not allowed here; with --num-replicates each trial is "
                 "the mean of several splits"
+            )
+        if args.epochs < 1:
+            raise UsageError("argument --epochs: must be at least 1 here, or no trial would end")
+        if not on_one_device(args):
+            raise UsageError(
+                f"argument --devices: each trial takes one device, got {args.devices}; --jobs "
+                f"trains several trials at a time"
             )
         names = [option_of(name) for name in PARAMETERS]
         given = set_on_purpose(cls.parser, words, names)
@@ -181,13 +188,19 @@ class HpoptSubcommand(TrainSubcommand):
             tell_of_aggregation(args)
         folder = args.hpopt_save_dir or Path("tritonpool_hpopt") / args.data_path[0].stem
         check_writable(folder, "--hpopt-save-dir")
-        with TemporaryDirectory(prefix="tritonpool-") as scratch:
-            splits = read_splits(args, Path(scratch))
-            with only_progress():
+        try:
+            with TemporaryDirectory(prefix="tritonpool-") as scratch:
+                splits = read_splits(args, Path(scratch))
                 search = Search(folder, args, args.shared, names, splits)
-                begin(search)
-                found = run(search)
+                with only_progress(), begin(search):
+                    found = run(search)
+        except KeyboardInterrupt as error:
+            raise InputError(
+                "the search was interrupted; the same command goes on with it"
+            ) from error
         if found[0].value is None:
-            raise InputError(f"no trial could be finished; the last error: {found[-1].error}")
+            errors = [row.error for row in found if row.error]
+            why = f"the last error: {errors[-1]}" if errors else "all were stopped early"
+            raise InputError(f"no trial could be finished; {why}")
         print(f"\n{text(found, search)}", end="")
         return found

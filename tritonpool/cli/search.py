@@ -8,9 +8,13 @@ import json
 import logging
 import shlex
 import shutil
-from collections.abc import Sequence
-from contextlib import closing
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager
+from pathlib import Path
 
+from filelock import FileLock, Timeout
+
+from tritonpool.cli.checks import output_folder
 from tritonpool.cli.data import prepare
 from tritonpool.cli.earlier_calls import (
     Kind,
@@ -19,15 +23,18 @@ from tritonpool.cli.earlier_calls import (
     write_config,
     write_folder,
 )
-from tritonpool.cli.errors import UsageError
+from tritonpool.cli.errors import InputError, UsageError
 from tritonpool.cli.fit import make_model, monitored, try_out
 from tritonpool.cli.processes import side_by_side
 from tritonpool.cli.remaining import Remaining
+from tritonpool.cli.search_space import distributions
+from tritonpool.cli.splits import check_metrics
 from tritonpool.cli.trials import (
     Search,
     Tried,
     calls,
     check_study,
+    checkpoint_of,
     forget_models,
     mark_study,
     run_trial,
@@ -43,24 +50,52 @@ FOLDER = Kind("search.json", "--hpopt-save-dir", "name another folder")
 SHOWN = 5  # of the best trials
 
 
-def begin(search: Search) -> None:
+@contextmanager
+def begin(search: Search) -> Iterator[None]:
     """Check data and model, find what decides, compare all with an earlier call, and make the
-    folder."""
+    folder, which is this call's alone within the context.
+
+    Raises
+    ------
+    UsageError
+        If options contradict each other or those of an earlier call.
+    InputError
+        If a file cannot be used, or another call searches in the same folder.
+    """
     args, parser = search.options({})
     args.output_dir = search.folder
     given = copy.deepcopy(args)  # building a model changes some options
+    if "batch_size" in search.names:
+        (sizes,) = distributions(["batch_size"], args.epochs).values()
+        given.batch_size = min(sizes.choices)  # larger ones may fail
     first = prepare(given, *next(iter(search.splits)))
     if first.val_loader is None:
         raise UsageError("argument --split-sizes: needs a validation part to choose by")
     model = make_model(given, first, 0)
+    check_metrics(
+        search.splits, [metric.alias for metric in model.metrics[:-1]], args.target_columns
+    )
     try_out(model, first)
     search.monitor, search.mode = monitored(given, first, model)
     data, record = digest(args), search.splits.folder / "splits.json"
     splits = json.loads(record.read_text()) if record.is_file() else None
     check_folder(args, parser, data, search.splits.folder, splits, FOLDER)
-    check_study(search)
-    write_folder(args, parser, data, search.splits, FOLDER)
-    mark_study(search)
+    with output_folder(search.folder, FOLDER.option):
+        lock = FileLock(search.folder / "lock")
+        try:
+            lock.acquire(timeout=0)
+        except Timeout as error:
+            raise InputError(
+                f"another `tritonpool hpopt` searches in {str(search.folder)!r}; wait for it, or "
+                f"name another folder"
+            ) from error
+    try:
+        check_study(search)
+        write_folder(args, parser, data, search.splits, FOLDER)
+        mark_study(search)
+        yield
+    finally:
+        lock.release()
 
 
 def run(search: Search) -> list[Tried]:
@@ -68,9 +103,8 @@ def run(search: Search) -> list[Tried]:
     written after each."""
     total = search.args.num_samples
     left = max(total - len(tried(search)), 0)
-    jobs, remaining = min(search.args.jobs, left), Remaining(left)
-    search.one_device = jobs > 1
-    with closing(side_by_side(run_trial, calls(search, total), jobs)) as ended:
+    remaining = Remaining(left)
+    with closing(side_by_side(run_trial, calls(search, total), search.args.jobs)) as ended:
         for done, (_, name) in enumerate(ended, 1):
             if name is None:
                 search.exhausted = True
@@ -78,15 +112,20 @@ def run(search: Search) -> list[Tried]:
             found = _by_value(tried(search), search.mode)
             _write(found, search)
             this = next(row for row in found if row.folder == name)
+            best = f"best {_outcome(found[0], search)} ({found[0].folder})"
             print(
-                f"{len(found)} of {total}: {name}: {_outcome(this, search)}, best "
-                f"{_outcome(found[0], search)} ({found[0].folder}){remaining.words(done)}: "
-                f"{this.options}",
+                f"{len(found)} of {total}: {name}: {_outcome(this, search)}, "
+                f"{best if found[0].value is not None else 'none finished yet'}"
+                f"{remaining.words(done)}: {this.options}",
                 flush=True,
             )
     if search.exhausted:
         logger.warning("there is nothing else to try with --search-parameter-keywords")
-    return _by_value(tried(search), search.mode)
+    found = _by_value(tried(search), search.mode)
+    _write(found, search)  # a call that was killed may not have come to it
+    if search.args.remove_checkpoints:
+        forget_models(search.folder / found[0].folder, checkpoints_only=True)
+    return found
 
 
 def _by_value(found: Sequence[Tried], mode: str) -> list[Tried]:
@@ -102,11 +141,11 @@ def _outcome(row: Tried, search: Search) -> str:
 
 
 def _write(found: Sequence[Tried], search: Search) -> None:
-    """Write all trials as a table, and the best as a configuration file and a model; of the others
-    no model is kept."""
+    """Write all trials as a table, and the best as a configuration file and a model, each whole or
+    not at all; of the others no model is kept."""
     best, *others = found
     names = list(search.names)
-    with (search.folder / "all_progress.csv").open("w", newline="") as file:
+    with _whole(search.folder / "all_progress.csv") as path, path.open("w", newline="") as file:
         table = csv.writer(file)
         table.writerow(["trial", "state", search.monitor, "seconds", *names, "options", "error"])
         for row in found:
@@ -116,14 +155,23 @@ def _write(found: Sequence[Tried], search: Search) -> None:
                 [row.folder, row.state, value, f"{row.seconds:.1f}", *values, row.options]
                 + [row.error]
             )
+    if best.value is not None:
+        with _whole(search.folder / "best_config.toml") as path:
+            write_config(*search.options(best.values), path.parent, path.name)
+        model = checkpoint_of(search.folder / best.folder)
+        if model.is_file():  # not after --remove-checkpoints, but then it was copied before
+            with _whole(search.folder / "best_checkpoint.ckpt") as path:
+                shutil.copyfile(model, path)
     for row in others:
         forget_models(search.folder / row.folder)
-    if best.value is None:
-        return
-    write_config(*search.options(best.values), search.folder, "best_config.toml")
-    # of several splits that of the first
-    (model, *_) = sorted((search.folder / best.folder).glob("**/checkpoints/best-*.ckpt"))
-    shutil.copyfile(model, search.folder / "best_checkpoint.ckpt")
+
+
+@contextmanager
+def _whole(path: Path) -> Iterator[Path]:
+    """A file beside ``path`` that takes its place in the end."""
+    partial = path.with_name(f"{path.name}.part")
+    yield partial
+    partial.replace(path)
 
 
 def _number(value: object) -> object:
@@ -143,12 +191,18 @@ def text(found: Sequence[Tried], search: Search) -> str:
     more = f", {counts['pruned']} stopped early" if counts["pruned"] else ""
     more += f", {counts['fail']} failed" if counts["fail"] else ""
     config = f"--config-path {shlex.quote(str(search.folder / 'best_config.toml'))}"
+    number = "1 trial" if len(found) == 1 else f"{len(found)} trials"
+    table = search.folder / "all_progress.csv"
+    lines = f"{markdown_table(cells)}\n{number}{more}, in {table}.\n"
+    if not any(part and len(part[0]) for part in search.splits.test):
+        return lines
     args = search.args
-    drawn = args.splits_file is None and args.splits_column is None
+    # splits that another seed makes others of
+    drawn = args.splits_file is None and args.splits_column is None and len(args.data_path) == 1
+    drawn = drawn and args.split.upper() != "KENNARD_STONE"
     new = f" --num-replicates 5 --data-seed {args.data_seed + args.num_replicates}" if drawn else ""
     return (
-        f"{markdown_table(cells)}\n"
-        f"{len(found)} trials{more}; all are in {search.folder / 'all_progress.csv'}.\n"
+        f"{lines}"
         "The best of many looks better on the validation part than it is. On the test part, which "
         "was not looked at:\n"
         f"  tritonpool train {config}\n"

@@ -130,6 +130,8 @@ def searched(args: argparse.Namespace, chosen: Iterable[str]) -> list[str]:
     elif not {"diffpool_levels", "diffpool_assignment"} & (wanted - out.keys()):
         idle = without_effect(args.diffpool_levels, args.diffpool_assignment)
         out |= dict.fromkeys(idle, "--diffpool-assignment rings has no scores for atoms")
+    if "ffn_hidden_dim" not in wanted - out.keys() and len(set(args.ffn_hidden_dim)) > 1:
+        out["ffn_num_layers"] = "--ffn-hidden-dim names the width of each layer"
     if args.epochs < WARMUP:
         out["warmup_epochs"] = f"that needs --epochs {WARMUP} or more"
     for name in PARAMETERS:
@@ -171,6 +173,9 @@ def words(values: Mapping[str, Any], args: argparse.Namespace) -> list[str]:
         idle += ("aggregation_norm",)
     highest = values.get("max_lr", args.max_lr)
     found = []
+    if "ffn_num_layers" in values and "ffn_hidden_dim" not in values:
+        # a file of an earlier training has it once for each of its layers
+        found += ["--ffn-hidden-dim", str(args.ffn_hidden_dim[0])]
     for name, value in values.items():
         if name in idle:
             continue

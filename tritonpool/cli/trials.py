@@ -9,6 +9,7 @@ import logging
 import math
 import shlex
 import shutil
+import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,7 @@ from typing import Any
 
 import numpy as np
 import optuna
+from chemprop.cli.train import save_smiles_splits
 from lightning import pytorch as pl
 from lightning.pytorch.callbacks import Callback
 from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
@@ -34,6 +36,7 @@ __all__ = [
     "Tried",
     "calls",
     "check_study",
+    "checkpoint_of",
     "forget_models",
     "mark_study",
     "run_trial",
@@ -41,6 +44,7 @@ __all__ = [
 ]
 
 STUDY = "study.journal"
+RESULT = "result.json"
 REPEATS = 20  # before what is tried next is left to chance
 DRAWS = 200  # before nothing new is left to try
 
@@ -65,8 +69,6 @@ class Search:
         the data
     monitor, mode : str
         what decides, and whether ``min`` or ``max`` of it is best, once that is known
-    one_device : bool
-        whether each trial takes one device only, because there are several at a time
     exhausted : bool
         whether nothing new was found to try
     """
@@ -78,7 +80,6 @@ class Search:
     splits: Splits
     monitor: str = ""
     mode: str = ""
-    one_device: bool = False
     exhausted: bool = False
 
     def options(self, values: Mapping[str, Any]) -> tuple[argparse.Namespace, Parser]:
@@ -114,14 +115,19 @@ class Search:
                 min_resource=min(self.args.grace_period, self.args.epochs),
                 reduction_factor=self.args.reduction_factor,
             )
-        return optuna.create_study(
-            storage=optuna.storages.JournalStorage(backend),
-            study_name="tritonpool",
-            direction="minimize" if self.mode == "min" else "maximize",
-            sampler=sampler,
-            pruner=pruner,
-            load_if_exists=True,
-        )
+        try:
+            return optuna.create_study(
+                storage=optuna.storages.JournalStorage(backend),
+                study_name="tritonpool",
+                direction="minimize" if self.mode == "min" else "maximize",
+                sampler=sampler,
+                pruner=pruner,
+                load_if_exists=True,
+            )
+        except (ValueError, KeyError) as error:
+            raise InputError(
+                f"{path!r} cannot be read, so the search cannot go on; name another folder"
+            ) from error
 
     @property
     def stops_early(self) -> bool:
@@ -147,7 +153,7 @@ class Tried:
     options : str
         those of ``tritonpool train`` that set them
     seconds : float
-        from its beginning to its end, without those before an interruption
+        spent on it, without those of calls that were killed
     error : str
         why it failed
     """
@@ -162,7 +168,7 @@ class Tried:
 
 
 def tried(search: Search) -> list[Tried]:
-    """All trials that have ended, in their order; those that were interrupted have not."""
+    """All trials that have ended, in their order."""
     return [
         Tried(
             folder=trial.user_attrs["folder"],
@@ -171,31 +177,49 @@ def tried(search: Search) -> list[Tried]:
             value=trial.value if trial.state == TrialState.COMPLETE else None,
             values=trial.params,
             options=trial.user_attrs["options"],
-            seconds=trial.duration.total_seconds(),
+            seconds=trial.user_attrs.get("seconds", 0.0),
             error=trial.user_attrs.get("error", ""),
         )
-        for trial in search.study().trials
-        if trial.state.is_finished() and _counts(trial)
+        for trial in _trained(search.study())
+        if trial.state.is_finished()
     ]
 
 
+def _trained(study: optuna.Study) -> list[optuna.trial.FrozenTrial]:
+    """The trials that are trained; others only repeat one, or were never begun."""
+    return [trial for trial in study.trials if "folder" in trial.user_attrs]
+
+
 def check_study(search: Search) -> None:
-    """Are the parameters and the number of splits those of an earlier call?
+    """Are the parameters, the number of splits and the folders those of an earlier call? What a
+    call that was killed did not finish writing is cut off.
 
     Raises
     ------
     UsageError
-        If not, because then their trials cannot be compared.
+        If parameters or splits are others, because then their trials cannot be compared.
+    InputError
+        If what is there cannot be read, or the record of the trials in the folder is lost.
     """
-    if not (search.folder / STUDY).is_file():
-        return
-    known = search.study().user_attrs
-    for name, now in _compared(search).items():
-        if name in known and known[name] != now:
-            raise UsageError(
-                f"argument --hpopt-save-dir: the search in {str(search.folder)!r} was begun with "
-                f"{name} {known[name]}, not {now}; name another folder"
-            )
+    path, known = search.folder / STUDY, set()
+    if path.is_file():
+        whole = path.read_bytes()
+        if not whole.endswith(b"\n"):
+            path.write_bytes(whole[: whole.rfind(b"\n") + 1])
+        study = search.study()
+        for name, now in _compared(search).items():
+            if study.user_attrs.get(name, now) != now:
+                raise UsageError(
+                    f"argument --hpopt-save-dir: the search in {str(search.folder)!r} was begun "
+                    f"with {name} {study.user_attrs[name]}, not {now}; name another folder"
+                )
+        known = {trial.user_attrs["folder"] for trial in _trained(study)}
+    lost = sorted(path.name for path in search.folder.glob("trial_*") if path.name not in known)
+    if lost:
+        raise InputError(
+            f"{str(path)!r} does not know of {lost[0]!r}, so the search cannot go on; name another "
+            f"folder"
+        )
 
 
 def mark_study(search: Search) -> None:
@@ -209,34 +233,29 @@ def _compared(search: Search) -> dict[str, object]:
     return {"parameters": " ".join(search.names), "splits": len(search.splits.train)}
 
 
-def calls(search: Search, number: int) -> Iterator[tuple[int, tuple[Search, int]]]:
+def calls(
+    search: Search, number: int
+) -> Iterator[tuple[int, tuple[Search, int | None, int | None]]]:
     """What `run_trial` is called with: until there are ``number`` trials, first those that an
     earlier call left unfinished."""
-    _take_up(search.study())
+    left = []
+    for trial in search.study().trials:
+        if trial.state == TrialState.RUNNING and "folder" in trial.user_attrs:
+            left.append(trial.number)
+        elif trial.state == TrialState.RUNNING:  # killed before it was begun
+            search.study().tell(trial.number, state=TrialState.FAIL)
     for i in range(len(tried(search)), number):
-        (seed,) = np.random.SeedSequence([search.args.search_seed, i]).generate_state(1)
         if search.exhausted:
             return
-        yield i, (search, int(seed))
+        seed = search.args.search_seed
+        if seed is not None:  # every trial, which may be in a process of its own, needs another
+            seed = int(np.random.SeedSequence([seed, i]).generate_state(1)[0])
+        yield i, (search, seed, left.pop(0) if left else None)
 
 
-def _counts(trial: optuna.trial.FrozenTrial) -> bool:
-    """Was it trained to an end of its own? One that was interrupted is given up for another with
-    the same parameters, which goes on with it; one that repeats another is not trained."""
-    interrupted = trial.state == TrialState.FAIL and "error" not in trial.user_attrs
-    return not interrupted and "repeats" not in trial.user_attrs
-
-
-def _take_up(study: optuna.Study) -> None:
-    """Put the trials that an earlier call left unfinished at the head of the queue."""
-    for trial in study.trials:
-        if trial.state == TrialState.RUNNING:
-            study.tell(trial.number, state=TrialState.FAIL)
-            if trial.params:
-                study.enqueue_trial(trial.params, user_attrs=trial.user_attrs)
-
-
-def run_trial(search: Search, seed: int, *, progress: bool = True) -> str | None:
+def run_trial(
+    search: Search, seed: int | None, number: int | None, *, progress: bool = True
+) -> str | None:
     """Choose parameters, and train with them on every split.
 
     Parameters
@@ -244,7 +263,9 @@ def run_trial(search: Search, seed: int, *, progress: bool = True) -> str | None
     search
         What all trials share.
     seed
-        Of the choice.
+        Of the choice; None for one by chance.
+    number
+        The trial to go on with; None for a new one.
     progress
         Whether progress bars may be shown.
 
@@ -259,44 +280,59 @@ def run_trial(search: Search, seed: int, *, progress: bool = True) -> str | None
         If it is interrupted; any other error is recorded, and the trial counts as failed.
     """
     study = search.study(seed)
-    trial = _choose(search, study, seed)
+    if number is None:
+        trial = _choose(search, study, seed)
+    else:
+        trial = optuna.trial.Trial(study, study.trials[number]._trial_id)
     if trial is None:
         return None
-    name = trial.user_attrs.get("folder", f"trial_{trial.number}")
-    trial.set_user_attr("folder", name)
+    name, starts = trial.user_attrs["folder"], trial.user_attrs.get("starts", 0)
+    folder = search.folder / name
+    if starts > 1 and not [*folder.glob("**/last.ckpt"), *folder.glob("**/result.json")]:
+        return _failed(study, trial, "it was killed twice in its first epoch, perhaps for memory")
+    trial.set_user_attr("starts", starts + 1)
+    start, before = time.perf_counter(), trial.user_attrs.get("seconds", 0.0)
     try:
-        value = _train(search, trial, search.folder / name, progress)
-    except Interrupted as error:
-        raise InputError(f"{error.how}; the same command goes on with it") from error
+        try:
+            value = _train(search, trial, folder, progress)
+        finally:
+            trial.set_user_attr("seconds", before + time.perf_counter() - start)
+    except (Interrupted, KeyboardInterrupt) as error:
+        trial.set_user_attr("starts", starts)  # which says nothing about the trial
+        how = getattr(error, "how", "the search was interrupted")
+        raise InputError(f"{how}; the same command goes on with it") from error
     except Exception as error:
         logger.debug("%s failed", name, exc_info=error)
-        trial.set_user_attr("error", " ".join(f"{type(error).__name__}: {error}".split()))
-        study.tell(trial, state=TrialState.FAIL)
-        return name
+        return _failed(study, trial, " ".join(f"{type(error).__name__}: {error}".split()))
     if value is None:
         study.tell(trial, state=TrialState.PRUNED)
     elif math.isfinite(value):
         study.tell(trial, value)
     else:
-        trial.set_user_attr("error", f"{search.monitor} was never finite")
-        study.tell(trial, state=TrialState.FAIL)
+        return _failed(study, trial, f"{search.monitor} was never finite")
     return name
 
 
-def _choose(search: Search, study: optuna.Study, seed: int) -> optuna.Trial | None:
+def _failed(study: optuna.Study, trial: optuna.Trial, error: str) -> str:
+    trial.set_user_attr("error", error)
+    study.tell(trial, state=TrialState.FAIL)
+    return trial.user_attrs["folder"]
+
+
+def _choose(search: Search, study: optuna.Study, seed: int | None) -> optuna.Trial | None:
     """The next trial: none whose options were tried before, as parameters without effect may make
     them. Optuna is told again what those gave."""
-    known = {trial.user_attrs.get("options"): trial for trial in study.trials if _counts(trial)}
+    known = {trial.user_attrs["options"]: trial for trial in _trained(study)}
     for i in range(DRAWS):
         if i == REPEATS:
             study.sampler = optuna.samplers.RandomSampler(seed)
         trial = study.ask(distributions(search.names, search.args.epochs))
         options = shlex.join(words(trial.params, search.args))
-        trial.set_user_attr("options", options)
         same = known.get(options)
-        if same is None or "folder" in trial.user_attrs:
+        if same is None:
+            trial.set_user_attr("options", options)
+            trial.set_user_attr("folder", f"trial_{trial.number}")
             return trial
-        trial.set_user_attr("repeats", same.number)
         if same.state.is_finished():
             value = same.value if same.state == TrialState.COMPLETE else None
             study.tell(trial, value, state=same.state)
@@ -310,26 +346,39 @@ def _train(search: Search, trial: optuna.Trial, folder: Path, progress: bool) ->
     args, _ = search.options(trial.params)
     args.resume = True  # from the checkpoints, if there are any
     args.remove_checkpoints = False  # before it is known whether this trial is the best
-    if search.one_device and args.devices == "auto":
+    if args.devices == "auto":  # a process for each of several would begin the search anew
         args.devices = "1"
     values, several = [], len(search.splits.train) > 1
     for i, (train, val, test) in enumerate(search.splits):
         place = folder / f"replicate_{i}" if several else folder
-        result = place / "result.json"
+        result, model = place / RESULT, place / "model_0"
         if result.is_file():
             values.append(json.loads(result.read_text())["value"])
             continue
-        (place / "model_0" / "best.pt").unlink(missing_ok=True)  # its result was not written
+        (model / "best.pt").unlink(missing_ok=True)  # its result was not written
+        if not (model / "checkpoints" / "last.ckpt").is_file():  # of an epoch that is trained again
+            shutil.rmtree(model / "checkpoints", ignore_errors=True)
         data = prepare(args, train, val, test)
+        place.mkdir(parents=True, exist_ok=True)
+        if args.save_smiles_splits:
+            save_smiles_splits(args, place, data.train, data.val, data.test)
         data.test_loader = None  # which the search never looks at
         watch = [Watch(search, trial)] if search.stops_early and i == 0 else []
-        place.mkdir(parents=True, exist_ok=True)
         (fitted,) = fit_replicate(args, data, place, progress=progress, callbacks=watch)
         if watch and watch[0].stopped:
             return None
-        write_record(result, {"value": fitted.best})
+        if not math.isfinite(fitted.best):
+            return fitted.best
+        checkpoint = fitted.checkpoint.relative_to(place.absolute())
+        write_record(result, {"value": fitted.best, "checkpoint": checkpoint.as_posix()})
         values.append(fitted.best)
     return sum(values) / len(values)
+
+
+def checkpoint_of(folder: Path) -> Path:
+    """The best checkpoint of a complete trial; of several splits, that of the first."""
+    place = folder if (folder / RESULT).is_file() else folder / "replicate_0"
+    return place / json.loads((place / RESULT).read_text())["checkpoint"]
 
 
 class Watch(Callback):
@@ -349,15 +398,20 @@ class Watch(Callback):
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Report, and ask."""
         epoch = trainer.current_epoch + 1
+        value = float(trainer.callback_metrics[self._monitor])
+        if not math.isfinite(value):  # which is a failure, and no bad beginning
+            return
         if epoch not in self._told:
-            self._trial.report(float(trainer.callback_metrics[self._monitor]), epoch)
+            self._trial.report(value, epoch)
         # the last epoch is trained already
         if epoch < trainer.max_epochs and self._trial.should_prune():
             self.stopped = trainer.should_stop = True
 
 
-def forget_models(folder: Path) -> None:
-    """Remove the models of a trial and their checkpoints, which take much room."""
+def forget_models(folder: Path, *, checkpoints_only: bool = False) -> None:
+    """Remove the checkpoints of a trial and, unless told otherwise, its models: they take much
+    room."""
     for model in [*folder.glob("model_0"), *folder.glob("replicate_*/model_0")]:
-        (model / "best.pt").unlink(missing_ok=True)
         shutil.rmtree(model / "checkpoints", ignore_errors=True)
+        if not checkpoints_only:
+            (model / "best.pt").unlink(missing_ok=True)
