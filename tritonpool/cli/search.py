@@ -103,8 +103,8 @@ def run(search: Search) -> list[Tried]:
     written after each."""
     total = search.args.num_samples
     left = max(total - len(tried(search)), 0)
-    remaining = Remaining(left)
-    with closing(side_by_side(run_trial, calls(search, total), search.args.jobs)) as ended:
+    jobs, remaining = min(search.args.jobs, left), Remaining(left)
+    with closing(side_by_side(run_trial, calls(search, total), jobs)) as ended:
         for done, (_, name) in enumerate(ended, 1):
             if name is None:
                 search.exhausted = True
