@@ -439,9 +439,13 @@ def test_a_file_of_a_training_says_nothing_about_splits(tmp_path, capsys):
         config.write_text(text + "\n")
         assert parsed("-i", "data.csv", "--config-path", config).num_replicates == splits
     data = write_table(tmp_path / "data.csv")
-    for text in ("settings = [dmpnn, rings]", "jobs = 2"):
+    for text, more in (
+        ("settings = [dmpnn, rings]", ()),
+        ("jobs = 2", ()),
+        ("jobs = 2", ("--jobs", 3)),  # the words overrule it
+    ):
         config.write_text(text + "\n")
-        assert compare(data, tmp_path / "out", "--config-path", config) == 2
+        assert compare(data, tmp_path / "out", "--config-path", config, *more) == 2
         assert "argument --config-path: cannot hold --settings, " in capsys.readouterr().err
 
 

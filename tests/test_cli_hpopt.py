@@ -403,6 +403,16 @@ def test_what_cannot_be_is_refused(tmp_path, capsys, monkeypatch, more, message)
     assert not (tmp_path / "search").exists()
 
 
+def test_a_file_holds_nothing_of_the_search(tmp_path, capsys):
+    data, config = write_table(tmp_path / "data.csv"), tmp_path / "config.toml"
+    for text in ("num-samples = 2", "search-algorithm = random"):
+        config.write_text(text + "\n")
+        assert hpopt(data, tmp_path / "out", "--config-path", config) == 2
+        assert "argument --config-path: cannot hold the options of the search" in (
+            capsys.readouterr().err
+        )
+
+
 def test_names_of_chemprop_are_known(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     data = write_table(tmp_path / "data.csv")

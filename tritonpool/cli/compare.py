@@ -28,7 +28,7 @@ from tritonpool.cli.options import (
     set_on_purpose,
     tell_of_aggregation,
 )
-from tritonpool.cli.parser import Parser, logging_options
+from tritonpool.cli.parser import Parser, attributes_in_config, logging_options
 from tritonpool.cli.quiet import only_progress
 from tritonpool.cli.train import TrainSubcommand
 from tritonpool.compare.report import Study, text, write
@@ -129,7 +129,7 @@ class CompareSubcommand(TrainSubcommand):
         """
         args = cls.parser.parse_args(words)
         filed = from_file(cls.parser)
-        if filed & {"settings", "setting", "jobs"}:
+        if attributes_in_config(args.config_path) & {"settings", "setting", "jobs"}:
             raise UsageError(
                 "argument --config-path: cannot hold --settings, --setting and --jobs, which "
                 "belong on the command line"

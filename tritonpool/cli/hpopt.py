@@ -13,7 +13,7 @@ from tritonpool.cli.checks import check_new_models, check_writable, on_one_devic
 from tritonpool.cli.data import read_splits
 from tritonpool.cli.errors import InputError, UsageError
 from tritonpool.cli.options import from_file, given_options, set_on_purpose, tell_of_aggregation
-from tritonpool.cli.parser import Parser, logging_options, read_config
+from tritonpool.cli.parser import Parser, attributes_in_config, logging_options
 from tritonpool.cli.quiet import only_progress
 from tritonpool.cli.ranges import MOST_SEED, whole_number
 from tritonpool.cli.search_space import BUNDLES, PARAMETERS, option_of, searched
@@ -131,8 +131,7 @@ class HpoptSubcommand(TrainSubcommand):
         """
         args = cls.parser.parse_args(words)
         filed = from_file(cls.parser)
-        in_file = read_config(args.config_path) if args.config_path else {}
-        if {name.replace("-", "_") for name in in_file} & set(OWN):
+        if attributes_in_config(args.config_path) & set(OWN):
             raise UsageError(
                 "argument --config-path: cannot hold the options of the search, which belong on "
                 "the command line"

@@ -15,7 +15,7 @@ from configargparse import (
     DefaultConfigFileParser,
 )
 
-__all__ = ["Parser", "logging_options", "read_config"]
+__all__ = ["Parser", "attributes_in_config", "logging_options", "read_config"]
 
 
 class _ConfigFile(DefaultConfigFileParser):
@@ -124,3 +124,8 @@ def read_config(path: Path) -> dict[str, object]:
             return dict(_ConfigFile().parse(file))
     except (OSError, ValueError, ConfigFileParserException):
         return {}
+
+
+def attributes_in_config(path: Path | None) -> set[str]:
+    """The attributes that a config.toml sets, also where the command line overrules it."""
+    return {name.replace("-", "_") for name in (read_config(path) if path else ())}
