@@ -28,8 +28,9 @@ from tritonpool.cli.options import (
     set_on_purpose,
     tell_of_aggregation,
 )
-from tritonpool.cli.parser import Parser, attributes_in_config, logging_options
+from tritonpool.cli.parser import Parser, attributes_in_config, words_without
 from tritonpool.cli.quiet import only_progress
+from tritonpool.cli.splits import draws_splits
 from tritonpool.cli.train import TrainSubcommand
 from tritonpool.compare.report import Study, text, write
 
@@ -105,11 +106,6 @@ def _add_group(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
     return parser
 
 
-def _draws_splits(args: argparse.Namespace) -> bool:
-    """Are the splits made here, and not given?"""
-    return args.splits_file is None and args.splits_column is None
-
-
 class CompareSubcommand(TrainSubcommand):
     """The options of ``train``, and the settings."""
 
@@ -156,13 +152,12 @@ class CompareSubcommand(TrainSubcommand):
         if "num_replicates" not in args.chosen or (
             "num_replicates" in filed and args.num_replicates == 1
         ):
-            args.num_replicates = SPLITS if _draws_splits(args) else 1
+            args.num_replicates = SPLITS if draws_splits(args) else 1
         if args.output_dir is None or "output_dir" in filed:  # the file's is that of its training
             args.output_dir = Path("comparison")
         if args.metrics is None and args.task_type.startswith("regression"):
             args.metrics = list(METRICS)
-        ours = Parser(add_help=False, parents=[logging_options("")])
-        _, args.shared = _add_group(ours).parse_known_args(words)
+        args.shared = words_without(_add_group, words)
         return args
 
     @classmethod
@@ -185,7 +180,7 @@ class CompareSubcommand(TrainSubcommand):
         tell_of_aggregation(args)
         if own := model_with_own_pooling(args):
             raise UsageError(f"argument --from-foundation: not allowed here; {own} pools already")
-        if _draws_splits(args) and len(args.data_path) == 1 and args.split_sizes[-1] == 0:
+        if draws_splits(args) and len(args.data_path) == 1 and args.split_sizes[-1] == 0:
             raise UsageError("argument --split-sizes: needs a test part to compare on")
         check_writable(args.output_dir)
         with TemporaryDirectory(prefix="tritonpool-") as scratch:

@@ -20,6 +20,7 @@ from tritonpool.cli.earlier_calls import (
     check_folder,
     digest,
     read_result,
+    splits_in,
     write_folder,
     write_result,
 )
@@ -100,8 +101,7 @@ def begin(settings: Sequence[Setting]) -> None:
     """Check the splits and try every model, compare data and options with those of an earlier call,
     and write them."""
     splits = settings[0].splits
-    record = splits.folder / "splits.json"
-    found = json.loads(record.read_text()) if record.is_file() else None
+    found = splits_in(splits.folder)
     if found is not None:
         _check_different(found, settings[0].args)
     data = {}

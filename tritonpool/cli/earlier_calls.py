@@ -8,6 +8,8 @@ import argparse
 import copy
 import hashlib
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -27,6 +29,8 @@ __all__ = [
     "check_folder",
     "digest",
     "read_result",
+    "splits_in",
+    "whole",
     "write_config",
     "write_folder",
     "write_record",
@@ -70,7 +74,8 @@ def digest(args: argparse.Namespace) -> str:
     return found.hexdigest()
 
 
-def _earlier_splits(folder: Path) -> list | None:
+def splits_in(folder: Path) -> list | None:
+    """The splits.json of a folder, None if it has none."""
     record = folder / "splits.json"
     return _read(record) if record.is_file() else None
 
@@ -124,7 +129,7 @@ def check_folder(
     if old.is_file() and (changed := _changed(old, new)):
         raise UsageError(f"argument {kind.option}: {changed}; {kind.otherwise}")
     new.unlink()
-    known = _earlier_splits(folder)
+    known = splits_in(folder)
     if splits is not None and known is not None:
         both = min(len(known), len(splits))
         if known[:both] != splits[:both]:
@@ -153,12 +158,12 @@ def _changed(old: Path, new: Path) -> str | None:
 def write_folder(
     args: argparse.Namespace, parser: Parser, data: str, splits: Splits, kind: Kind = COMPARISON
 ) -> None:
-    """Make such a folder, and write its options and splits; of fewer splits than are
-    there already nothing is written."""
+    """Make such a folder, and write its options and splits; of fewer splits than are there already
+    nothing is written."""
     folder = args.output_dir
     with output_folder(folder, kind.option):
         write_record(folder / kind.mark, {"data": data})
-        if len(_earlier_splits(folder) or []) <= len(splits.test):
+        if len(splits_in(folder) or []) <= len(splits.test):
             splits.write(folder)
             write_config(args, parser, folder)
 
@@ -186,6 +191,13 @@ def write_result(path: Path, row: Trained) -> None:
 
 def write_record(path: Path, record: dict) -> None:
     """Write JSON, whole or not at all."""
-    partial = path.with_suffix(".part")
-    partial.write_text(json.dumps(record, indent=2) + "\n")
+    with whole(path) as partial:
+        partial.write_text(json.dumps(record, indent=2) + "\n")
+
+
+@contextmanager
+def whole(path: Path) -> Iterator[Path]:
+    """A file beside ``path`` that takes its place in the end."""
+    partial = path.with_name(f"{path.name}.part")
+    yield partial
     partial.replace(path)

@@ -13,7 +13,7 @@ from tritonpool.cli.checks import check_new_models, check_writable, on_one_devic
 from tritonpool.cli.data import read_splits
 from tritonpool.cli.errors import InputError, UsageError
 from tritonpool.cli.options import from_file, given_options, set_on_purpose, tell_of_aggregation
-from tritonpool.cli.parser import Parser, attributes_in_config, logging_options
+from tritonpool.cli.parser import attributes_in_config, words_without
 from tritonpool.cli.quiet import only_progress
 from tritonpool.cli.ranges import MOST_SEED, whole_number
 from tritonpool.cli.search_space import BUNDLES, PARAMETERS, option_of, searched
@@ -156,8 +156,7 @@ class HpoptSubcommand(TrainSubcommand):
         args.given_diffpool = given_options(cls.parser, words)
         args.settled = given - filed  # a file holds all options, settled or not
         args.chosen = given
-        ours = Parser(add_help=False, parents=[logging_options("")])
-        _, args.shared = _add_group(ours).parse_known_args(words)
+        args.shared = words_without(_add_group, words)
         return args
 
     @classmethod

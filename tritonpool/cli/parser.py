@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Callable, Sequence
 from contextlib import redirect_stdout
 from io import StringIO
 from pathlib import Path
@@ -15,7 +16,7 @@ from configargparse import (
     DefaultConfigFileParser,
 )
 
-__all__ = ["Parser", "attributes_in_config", "logging_options", "read_config"]
+__all__ = ["Parser", "attributes_in_config", "logging_options", "read_config", "words_without"]
 
 
 class _ConfigFile(DefaultConfigFileParser):
@@ -124,6 +125,14 @@ def read_config(path: Path) -> dict[str, object]:
             return dict(_ConfigFile().parse(file))
     except (OSError, ValueError, ConfigFileParserException):
         return {}
+
+
+def words_without(
+    add_group: Callable[[argparse.ArgumentParser], argparse.ArgumentParser], words: Sequence[str]
+) -> list[str]:
+    """The words but for the options that a function adds to a parser, and those on logging."""
+    parser = add_group(Parser(add_help=False, parents=[logging_options("")]))
+    return parser.parse_known_args(words)[1]
 
 
 def attributes_in_config(path: Path | None) -> set[str]:

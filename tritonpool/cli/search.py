@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import copy
 import csv
-import json
 import logging
 import shlex
 import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
-from pathlib import Path
 
 from filelock import FileLock, Timeout
 
@@ -20,6 +18,8 @@ from tritonpool.cli.earlier_calls import (
     Kind,
     check_folder,
     digest,
+    splits_in,
+    whole,
     write_config,
     write_folder,
 )
@@ -28,7 +28,7 @@ from tritonpool.cli.fit import make_model, monitored, try_out
 from tritonpool.cli.processes import side_by_side
 from tritonpool.cli.remaining import Remaining
 from tritonpool.cli.search_space import distributions
-from tritonpool.cli.splits import check_metrics
+from tritonpool.cli.splits import check_metrics, draws_splits
 from tritonpool.cli.trials import (
     Search,
     Tried,
@@ -77,9 +77,8 @@ def begin(search: Search) -> Iterator[None]:
     )
     try_out(model, first)
     search.monitor, search.mode = monitored(given, first, model)
-    data, record = digest(args), search.splits.folder / "splits.json"
-    splits = json.loads(record.read_text()) if record.is_file() else None
-    check_folder(args, parser, data, search.splits.folder, splits, FOLDER)
+    data, scratch = digest(args), search.splits.folder
+    check_folder(args, parser, data, scratch, splits_in(scratch), FOLDER)
     with output_folder(search.folder, FOLDER.option):
         lock = FileLock(search.folder / "lock")
         try:
@@ -101,8 +100,9 @@ def begin(search: Search) -> Iterator[None]:
 def run(search: Search) -> list[Tried]:
     """Train what is not there yet, and return all trials, the best first; what is found so far is
     written after each."""
-    total = search.args.num_samples
-    left = max(total - len(tried(search)), 0)
+    total, found = search.args.num_samples, _by_value(tried(search), search.mode)
+    written = _write(found, search)  # a call that was killed may not have come to it
+    left = max(total - len(found), 0)
     jobs, remaining = min(search.args.jobs, left), Remaining(left)
     with closing(side_by_side(run_trial, calls(search, total), jobs)) as ended:
         for done, (_, name) in enumerate(ended, 1):
@@ -110,7 +110,7 @@ def run(search: Search) -> list[Tried]:
                 search.exhausted = True
                 continue
             found = _by_value(tried(search), search.mode)
-            _write(found, search)
+            written = _write(found, search, written)
             this = next(row for row in found if row.folder == name)
             best = f"best {_outcome(found[0], search)} ({found[0].folder})"
             print(
@@ -121,8 +121,6 @@ def run(search: Search) -> list[Tried]:
             )
     if search.exhausted:
         logger.warning("there is nothing else to try with --search-parameter-keywords")
-    found = _by_value(tried(search), search.mode)
-    _write(found, search)  # a call that was killed may not have come to it
     if search.args.remove_checkpoints:
         forget_models(search.folder / found[0].folder, checkpoints_only=True)
     return found
@@ -140,12 +138,29 @@ def _outcome(row: Tried, search: Search) -> str:
     return "stopped early" if row.state == "pruned" else f"failed ({row.error})"
 
 
-def _write(found: Sequence[Tried], search: Search) -> None:
+def _write(found: Sequence[Tried], search: Search, written: str | None = None) -> str | None:
     """Write all trials as a table, and the best as a configuration file and a model, each whole or
-    not at all; of the others no model is kept."""
+    not at all; of the others no model is kept.
+
+    Parameters
+    ----------
+    found
+        The trials, the best first.
+    search
+        What they share.
+    written
+        The folder of the trial whose files are there already and need not be copied again.
+
+    Returns
+    -------
+    str or None
+        That of the trial whose files are there now; None before one was complete.
+    """
+    if not found:
+        return None
     best, *others = found
     names = list(search.names)
-    with _whole(search.folder / "all_progress.csv") as path, path.open("w", newline="") as file:
+    with whole(search.folder / "all_progress.csv") as path, path.open("w", newline="") as file:
         table = csv.writer(file)
         table.writerow(["trial", "state", search.monitor, "seconds", *names, "options", "error"])
         for row in found:
@@ -155,23 +170,16 @@ def _write(found: Sequence[Tried], search: Search) -> None:
                 [row.folder, row.state, value, f"{row.seconds:.1f}", *values, row.options]
                 + [row.error]
             )
-    if best.value is not None:
-        with _whole(search.folder / "best_config.toml") as path:
+    if best.value is not None and best.folder != written:
+        with whole(search.folder / "best_config.toml") as path:
             write_config(*search.options(best.values), path.parent, path.name)
         model = checkpoint_of(search.folder / best.folder)
         if model.is_file():  # not after --remove-checkpoints, but then it was copied before
-            with _whole(search.folder / "best_checkpoint.ckpt") as path:
+            with whole(search.folder / "best_checkpoint.ckpt") as path:
                 shutil.copyfile(model, path)
     for row in others:
         forget_models(search.folder / row.folder)
-
-
-@contextmanager
-def _whole(path: Path) -> Iterator[Path]:
-    """A file beside ``path`` that takes its place in the end."""
-    partial = path.with_name(f"{path.name}.part")
-    yield partial
-    partial.replace(path)
+    return None if best.value is None else best.folder
 
 
 def _number(value: object) -> object:
@@ -198,7 +206,7 @@ def text(found: Sequence[Tried], search: Search) -> str:
         return lines
     args = search.args
     # splits that another seed makes others of
-    drawn = args.splits_file is None and args.splits_column is None and len(args.data_path) == 1
+    drawn = draws_splits(args) and len(args.data_path) == 1
     drawn = drawn and args.split.upper() != "KENNARD_STONE"
     new = f" --num-replicates 5 --data-seed {args.data_seed + args.num_replicates}" if drawn else ""
     return (

@@ -80,7 +80,12 @@ BUNDLES = {
 
 # of an encoder that --from-foundation brings along
 OF_ENCODER = (
-    *("activation", "dropout", "depth", "aggregation", "aggregation_norm", "message_hidden_dim"),
+    "activation",
+    "dropout",
+    "depth",
+    "aggregation",
+    "aggregation_norm",
+    "message_hidden_dim",
 )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import logging
 from collections.abc import Iterable, Iterator, Sequence
@@ -12,7 +13,7 @@ from chemprop.cli.utils import parse_indices
 
 from tritonpool.cli.errors import InputError
 
-__all__ = ["PARTS", "check_metrics", "check_splits", "check_tests"]
+__all__ = ["PARTS", "check_metrics", "check_splits", "check_tests", "draws_splits"]
 
 PARTS = ("train", "val", "test")
 OF_BOTH_CLASSES = ("roc", "prc")  # metrics
@@ -71,6 +72,11 @@ def check_splits(path: Path, rows: int) -> None:
                     "%s have %d rows in both %r and %r of split %d, the first is %d",
                     *(name, len(both), one, other, i, min(both)),
                 )
+
+
+def draws_splits(args: argparse.Namespace) -> bool:
+    """Are the splits made here, and not given?"""
+    return args.splits_file is None and args.splits_column is None
 
 
 def check_metrics(splits: Iterable[tuple], metrics: Sequence[str], targets: Sequence[str]) -> None:

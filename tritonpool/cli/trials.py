@@ -238,12 +238,12 @@ def calls(
 ) -> Iterator[tuple[int, tuple[Search, int | None, int | None]]]:
     """What `run_trial` is called with: until there are ``number`` trials, first those that an
     earlier call left unfinished."""
-    left = []
-    for trial in search.study().trials:
+    study, left = search.study(), []
+    for trial in study.trials:
         if trial.state == TrialState.RUNNING and "folder" in trial.user_attrs:
             left.append(trial.number)
         elif trial.state == TrialState.RUNNING:  # killed before it was begun
-            search.study().tell(trial.number, state=TrialState.FAIL)
+            study.tell(trial.number, state=TrialState.FAIL)
     for i in range(len(tried(search)), number):
         if search.exhausted:
             return
