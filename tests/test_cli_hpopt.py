@@ -104,6 +104,25 @@ def test_the_best_is_kept_and_can_be_trained_and_compared(tmp_path, capsys):
     assert tritonpool("predict", *words, "--accelerator", "cpu") == 0
 
 
+def test_the_files_follow_the_best(tmp_path, monkeypatch):
+    data, out = write_table(tmp_path / "data.csv"), tmp_path / "out"
+    real, values = trials.fit_replicate, [2.0, 1.0, 3.0]
+
+    def give(args, prepared, folder, **more):
+        (fitted,) = real(args, prepared, folder, **more)
+        fitted.best = values.pop(0)
+        return [fitted]
+
+    monkeypatch.setattr(trials, "fit_replicate", give)
+    assert hpopt(data, out) == 0
+    rows = progress(out)
+    assert [float(row["val_loss"]) for row in rows] == [1.0, 2.0, 3.0]
+    config, given = read_config(out / "best_config.toml"), shlex.split(rows[0]["options"])
+    assert all(config[k[2:]] == v for k, v in zip(given[::2], given[1::2], strict=True))
+    (model,) = out.glob(f"{rows[0]['trial']}/model_0/checkpoints/best-*.ckpt")
+    assert (out / "best_checkpoint.ckpt").read_bytes() == model.read_bytes()
+
+
 def test_a_longer_search_repeats_nothing(tmp_path, capsys, monkeypatch):
     data, out = write_table(tmp_path / "data.csv"), tmp_path / "out"
     assert hpopt(data, out, samples=2) == 0
