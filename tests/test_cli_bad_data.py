@@ -76,6 +76,18 @@ def test_all_rows_with_smiles_that_cannot_be_read_are_named(refused, tmp_path, w
     assert message.endswith(f"; {wrong - 1} more cannot be used, in rows {rows}")
 
 
+def test_a_metric_that_cannot_choose_an_epoch_is_named(tmp_path, capsys):
+    data = write_table(tmp_path / "data.csv", y=lambda row, text: row % 2)
+    file, out = tmp_path / "splits.json", tmp_path / "out"
+    file.write_text('[{"train": "0-19", "val": [20, 22, 24], "test": "30-39"}]')
+    words = ("-t", "classification", "--splits-file", file, "--metrics", "roc", "accuracy")
+    assert train(data, out, *words, "--tracking-metric", "accuracy") == 0
+    assert "one class" not in capsys.readouterr().err
+    assert train(data, tmp_path / "other", *words, "--tracking-metric", "roc") == 0
+    message = "the validation part of split 0 has one class only, of which the --tracking-metric "
+    assert f"{message}roc says nothing; see" in capsys.readouterr().err
+
+
 def test_a_metric_that_would_fail_on_a_part(tmp_path, capsys):
     data, sizes = write_table(tmp_path / "data.csv", 40), ("--split-sizes", 0.9, 0.03, 0.07)
     assert train(data, tmp_path / "out", *sizes, "--metrics", "rmse", "r2") == 1

@@ -312,6 +312,16 @@ def test_the_test_part_may_be_a_file_of_its_own(tmp_path, capsys):
     assert "36 of the 40 molecules in the test part of split 0 are in" in capsys.readouterr().err
 
 
+def test_a_validation_part_of_one_class_is_named(tmp_path, capsys):
+    data = write_table(tmp_path / "data.csv", y=lambda row, text: row % 2)
+    (tmp_path / "splits.json").write_text('[{"train": "0-19", "val": [21, 23], "test": "30-39"}]')
+    words = (*TWO, "-t", "classification", "--splits-file", tmp_path / "splits.json")
+    words += ("--metrics", "roc", "prc", "--tracking-metric", "prc")
+    assert compare(data, tmp_path / "out", *words) == 0
+    message = "split 0 has one class only, of which the --tracking-metric prc says nothing"
+    assert capsys.readouterr().err.count(message) == 1
+
+
 def test_a_test_part_of_one_class_is_refused(tmp_path, capsys):
     data = write_table(tmp_path / "data.csv", 60, y=lambda row, text: int(row == 0))
     words = (*TWO, "-t", "classification")

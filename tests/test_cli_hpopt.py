@@ -410,6 +410,15 @@ def test_what_cannot_be_is_refused(tmp_path, capsys, monkeypatch, more, message)
     assert not (tmp_path / "search").exists()
 
 
+def test_what_cannot_choose_is_refused(tmp_path, capsys):
+    data = write_table(tmp_path / "data.csv", y=lambda row, text: row % 2)
+    (tmp_path / "splits.json").write_text('[{"train": "0-19", "val": [20, 22], "test": "30-39"}]')
+    words = ("-t", "classification", "--splits-file", tmp_path / "splits.json")
+    assert hpopt(data, tmp_path / "search", *words, "--tracking-metric", "roc") == 1
+    assert "one class only, of which the --tracking-metric roc says" in capsys.readouterr().err
+    assert not (tmp_path / "search").exists()
+
+
 def test_a_file_holds_nothing_of_the_search(tmp_path, capsys):
     data, config = write_table(tmp_path / "data.csv"), tmp_path / "config.toml"
     for text in ("num-samples = 2", "search-algorithm = random"):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import copy
 import json
+import logging
 import statistics
 from collections.abc import Iterator, Sequence
 from contextlib import closing
@@ -29,7 +30,7 @@ from tritonpool.cli.fit import fit_replicate, make_model, try_out
 from tritonpool.cli.parser import Parser
 from tritonpool.cli.processes import side_by_side
 from tritonpool.cli.remaining import Remaining
-from tritonpool.cli.splits import check_metrics, check_tests
+from tritonpool.cli.splits import check_metrics, check_tests, undecided
 from tritonpool.compare.report import Trained
 
 __all__ = ["Setting", "begin", "read_for_each", "train_all"]
@@ -40,6 +41,8 @@ READING = (
     *("descriptors_columns", "molecule_featurizers", "keep_h", "add_h", "ignore_stereo"),
     *("reorder_atoms", "use_cuikmolmaker_featurization", "class_balance"),
 )
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass
@@ -104,6 +107,9 @@ def begin(settings: Sequence[Setting]) -> None:
     found = splits_in(splits.folder)
     if found is not None:
         _check_different(found, settings[0].args)
+    for tracked in sorted({setting.args.tracking_metric for setting in settings}):
+        if doubt := undecided(splits, tracked):
+            logger.warning("%s", doubt)
     data = {}
     for setting in settings:
         args = copy.deepcopy(setting.args)  # building a model changes some options

@@ -28,7 +28,7 @@ from tritonpool.cli.fit import make_model, monitored, try_out
 from tritonpool.cli.processes import side_by_side
 from tritonpool.cli.remaining import Remaining
 from tritonpool.cli.search_space import distributions
-from tritonpool.cli.splits import check_metrics, draws_splits
+from tritonpool.cli.splits import check_metrics, draws_splits, undecided
 from tritonpool.cli.trials import (
     Search,
     Tried,
@@ -75,6 +75,8 @@ def begin(search: Search) -> Iterator[None]:
     check_metrics(
         search.splits, [metric.alias for metric in model.metrics[:-1]], args.target_columns
     )
+    if found := undecided(search.splits, args.tracking_metric):
+        raise InputError(found)
     try_out(model, first)
     search.monitor, search.mode = monitored(given, first, model)
     data, scratch = digest(args), search.splits.folder

@@ -13,7 +13,7 @@ from chemprop.cli.utils import parse_indices
 
 from tritonpool.cli.errors import InputError
 
-__all__ = ["PARTS", "check_metrics", "check_splits", "check_tests", "draws_splits"]
+__all__ = ["PARTS", "check_metrics", "check_splits", "check_tests", "draws_splits", "undecided"]
 
 PARTS = ("train", "val", "test")
 OF_BOTH_CLASSES = ("roc", "prc")  # metrics
@@ -134,6 +134,27 @@ def check_tests(splits: Iterable[tuple], metrics: Sequence[str], targets: Sequen
                     f"the test part of split {i} has one class of {target!r} only, of which "
                     f"{metrics[0]} says nothing; {MORE}"
                 )
+
+
+def undecided(splits: Iterable[tuple], tracked: str) -> str:
+    """What keeps ``--tracking-metric`` from telling epochs and models apart: one class in all of a
+    validation part. Nothing if it can.
+
+    Parameters
+    ----------
+    splits
+        Data points of the parts of each split, a list for each component.
+    tracked
+        The metric.
+    """
+    for i, (_, val, _) in enumerate(splits if tracked in OF_BOTH_CLASSES else ()):
+        if val[0] and len({float(y) for point in val[0] for y in point.y if y == y}) < 2:
+            return (
+                f"the validation part of split {i} has one class only, of which the "
+                f"--tracking-metric {tracked} says nothing; see --split-sizes, --splits-file or "
+                f"--splits-column, and --tracking-metric"
+            )
+    return ""
 
 
 def _known(part: list, targets: Sequence[str]) -> Iterator[tuple[str, list[float]]]:

@@ -39,7 +39,7 @@ from tritonpool.cli.options import (
     tell_of_aggregation,
 )
 from tritonpool.cli.scores import write_summary
-from tritonpool.cli.splits import check_metrics
+from tritonpool.cli.splits import check_metrics, undecided
 from tritonpool.cli.tables import check_endings, check_files, check_tables
 
 __all__ = ["TrainSubcommand"]
@@ -182,6 +182,8 @@ class TrainSubcommand(chemprop_train.TrainSubcommand):
         splits = read_splits(args, scratch, record if args.resume and record.is_file() else None)
         given.num_replicates = args.num_replicates  # as many as there are
         check_metrics(splits, args.metrics or (), args.target_columns)
+        if found := undecided(splits, args.tracking_metric):
+            logger.warning("%s", found)
         fitted = []
         for i, parts in enumerate(splits):
             folder = (
