@@ -74,7 +74,9 @@ def shares_fwd(w: Tensor, ptr: Tensor, order: Tensor, of: Tensor, least: float) 
     own = w.to(accumulate_in(w))
     order = order.tolist()
     total = [sum((own[order[k]] for k in slots), own.new_zeros(())) for slots in ranges(ptr)]
-    shares = [own[k] / total[i].clamp(min=least) for k, i in enumerate(of.tolist())]
+    # no clamp, whose gradient where both are equal depends on the version of torch
+    divisor = [least if one < least else one for one in total]
+    shares = [own[k] / divisor[i] for k, i in enumerate(of.tolist())]
     return (torch.stack(shares) if shares else own).to(w.dtype)
 
 

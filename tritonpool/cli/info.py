@@ -43,6 +43,7 @@ def collect() -> dict:
     """
     versions = {"python": platform.python_version()}
     versions |= {name: _version(name) for name in PACKAGES}
+    versions["torch"] = str(torch.__version__)  # which names the build, too
     versions |= {"cuda": torch.version.cuda, "hip": torch.version.hip, "driver": _driver()}
     return {
         "versions": versions,
