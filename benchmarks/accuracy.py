@@ -28,6 +28,7 @@ __all__ = [
     "compare",
     "comparisons",
     "main",
+    "overlap",
     "plot",
     "ratio_table",
     "table",
@@ -159,6 +160,16 @@ MODELS = BASELINES | {
 }
 
 
+def overlap(rows: dict[tuple[str, int], dict], model: str, seeds: Sequence[int]) -> float:
+    """What intervals are corrected by: the size of the test part over that of the training part, or
+    0 if each seed has data of its own, so that no two trainings share any."""
+    found = [rows[model, seed] for seed in seeds]
+    data = {row.get("data") for row in found}  # older rows do not say
+    if len(data) == len(found) > 1:
+        return 0.0
+    return found[0]["test_molecules"] / found[0]["train_molecules"]
+
+
 def comparisons(
     rows: dict[tuple[str, int], dict], models: Sequence[str], seeds: Sequence[int], when: str
 ) -> dict[str, Comparison]:
@@ -167,8 +178,7 @@ def comparisons(
     def errors(model: str) -> list[float]:
         return [rows[model, seed][when]["rmse"] for seed in seeds]
 
-    first = rows[models[0], seeds[0]]
-    share = first["test_molecules"] / first["train_molecules"]
+    share = overlap(rows, models[0], seeds)
     return {model: compare(errors(model), errors(models[0]), share) for model in models}
 
 
@@ -234,8 +244,7 @@ def ratio_table(
     def errors(model: str) -> list[float]:
         return [rows[model, seed][when]["rmse"] for seed in seeds]
 
-    first = rows[models[0], seeds[0]]
-    share = first["test_molecules"] / first["train_molecules"]
+    share = overlap(rows, models[0], seeds)
 
     def cell(model: str, reference: str) -> str:
         if model == reference:
@@ -254,7 +263,12 @@ def ratio_table(
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     source = parser.add_mutually_exclusive_group(required=True)
-    source.add_argument("--data-path", type=Path)
+    source.add_argument(
+        "--data-path",
+        type=Path,
+        help="CSV file; with '{seed}' in its name each seed has a file of its own, whose trainings "
+        "share nothing with the others, so that intervals need no correction",
+    )
     source.add_argument("--rows", type=Path, help="CSV file of an earlier --csv; trains nothing")
     parser.add_argument("--smiles-column", default="smiles")
     parser.add_argument("--target-column", default="bandgap_chain")
@@ -303,7 +317,7 @@ def main() -> None:
 
 def _train(args: argparse.Namespace) -> dict[tuple[str, int], dict]:
     """The rows of all models and seeds, by both."""
-    common = ["--data-path", str(args.data_path), "--smiles-columns", args.smiles_column]
+    common = ["--smiles-columns", args.smiles_column]
     common += ["--target-columns", args.target_column, "--epochs", str(args.epochs)]
     common += ["--patience", str(args.patience), "--aggregation", "mean"]
     if args.batch_size != 64:
@@ -311,7 +325,11 @@ def _train(args: argparse.Namespace) -> dict[tuple[str, int], dict]:
     common += ["--train-size", str(args.train_size)] if args.train_size else []
     plan = {
         (model, seed): Experiment(
-            f"{model}, seed {seed}", seed, (*common, *MODELS[model][0]), MODELS[model][1]
+            f"{model}, seed {seed}",
+            seed,
+            ("--data-path", str(args.data_path).replace("{seed}", str(seed)))
+            + (*common, *MODELS[model][0]),
+            MODELS[model][1],
         )
         for seed in args.seeds
         for model in args.models

@@ -57,6 +57,7 @@ def train(experiment: Experiment) -> dict:
     from benchmarks.controls import CONTROLS
     from tritonpool.cli.callbacks import History
     from tritonpool.cli.data import prepare, read_splits
+    from tritonpool.cli.earlier_calls import digest
     from tritonpool.cli.fit import make_model, trainer_options
     from tritonpool.cli.parser import Parser
     from tritonpool.cli.quiet import only_progress
@@ -96,6 +97,7 @@ def train(experiment: Experiment) -> dict:
         losses = [row["val_loss"] for row in history.metrics]
         return {
             **asdict(experiment),
+            "data": f"sha256:{digest(args)[:12]}",
             "train_molecules": len(data.train),
             "test_molecules": len(data.test),
             "parameters": sum(p.numel() for p in model.parameters()),
@@ -168,8 +170,9 @@ def save(rows: Iterable[dict], path: Path) -> None:
         }
         for row in rows
     ]
+    columns = list(dict.fromkeys(name for row in flat for name in row))
     with path.open("w", newline="") as file:
-        writer = csv.DictWriter(file, list(flat[0]), lineterminator="\n")
+        writer = csv.DictWriter(file, columns, lineterminator="\n")
         writer.writeheader()
         writer.writerows(flat)
 

@@ -12,7 +12,8 @@ from chemprop.nn import BondMessagePassing, MeanAggregation, RegressionFFN
 from molecules import POLYMERS, batch_of
 from scipy import stats
 
-from benchmarks.accuracy import MODELS, main, plot, ratio_table, table
+from benchmarks import accuracy
+from benchmarks.accuracy import MODELS, main, overlap, plot, ratio_table, table
 from benchmarks.controls import CONTROLS
 from tritonpool.chemprop import DiffPoolBondMessagePassing, DiffPoolMPNN, GraphReadout
 
@@ -54,6 +55,40 @@ def test_ratios_are_geometric_means():
         f"| DiffPool | 0.50 ({2 ** (-1 - half):.2f} to {2 ** (half - 1):.2f}) |"
     )
     assert lines[2].startswith("| D-MPNN |  | 0.40 (")
+
+
+@pytest.mark.parametrize(
+    ("data", "share"),
+    [((None, None), 0.25), (("a", "a"), 0.25), (("a", "b"), 0.0), (("a", "b", "a"), 0.25)],
+)
+def test_data_of_their_own_need_no_correction(data, share):
+    rows = {
+        (model, i): {"last": {"rmse": e}, "data": d, "train_molecules": 80, "test_molecules": 20}
+        for i, d in enumerate(data)
+        for model, e in (("D-MPNN", 1.0), ("DiffPool", 2.0**i))
+    }
+    seeds = range(len(data))
+    assert overlap(rows, "D-MPNN", seeds) == share
+    half = stats.t.ppf(0.975, len(data) - 1) * math.sqrt(1 / len(data) + share)
+    half *= np.std(seeds, ddof=1)
+    line = ratio_table(rows, ["D-MPNN", "DiffPool"], seeds, ["D-MPNN"]).splitlines()[2]
+    assert f"({2 ** (np.mean(seeds) - half):.2f} to {2 ** (np.mean(seeds) + half):.2f})" in line
+
+
+def test_each_seed_may_have_a_file_of_its_own(tmp_path, monkeypatch):
+    asked = []
+
+    def run_all(experiments, folder, jobs):
+        asked.extend(experiments)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(accuracy, "run_all", run_all)
+    words = ["--data-path", "long-{seed}.csv", "--models", "D-MPNN", "--seeds", "3", "5"]
+    monkeypatch.setattr("sys.argv", ["accuracy", *words])
+    with pytest.raises(KeyboardInterrupt):
+        main()
+    files = [one.options[one.options.index("--data-path") + 1] for one in asked]
+    assert files == ["long-3.csv", "long-5.csv"]
 
 
 def test_tables_from_rows_that_are_there(tmp_path, monkeypatch, capsys):

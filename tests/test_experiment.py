@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from hashlib import sha256
 
 import pandas as pd
 import pytest
@@ -32,6 +33,7 @@ def test_a_row_says_what_the_command_would_reach(tmp_path, levels):
     assert found["best"]["rmse"] == pytest.approx((difference**2).mean() ** 0.5, rel=1e-4)
     assert found["best"]["mae"] == pytest.approx(difference.abs().mean(), rel=1e-4)
     assert (found["train_molecules"], found["test_molecules"]) == (32, 4)
+    assert found["data"] == f"sha256:{sha256(data.read_bytes()).hexdigest()[:12]}"
     assert found["epochs"] == 2 and found["best_epoch"] in (1, 2)
     if found["best_epoch"] == 2:
         assert found["last"] == pytest.approx(found["best"])
@@ -52,6 +54,9 @@ def test_finished_rows_are_kept_and_others_refused(tmp_path, monkeypatch):
     assert saved["seed"].tolist() == [0, 1] and str(tmp_path) not in saved.to_csv()
     kept = [{name: value for name, value in row.items() if name != "options"} for row in rows]
     assert experiment.load(tmp_path / "rows.csv") == kept
+    older = {name: value for name, value in kept[0].items() if name != "data"}
+    experiment.save([older, kept[1]], tmp_path / "both.csv")  # rows of earlier versions
+    assert experiment.load(tmp_path / "both.csv") == [kept[0] | {"data": None}, kept[1]]
     with pytest.raises(ValueError, match="seed 0.json was made with other settings"):
         experiment.run_all([replace(plan[0], seed=5)], tmp_path / "rows", 1)
 
