@@ -165,7 +165,7 @@ def overlap(rows: dict[tuple[str, int], dict], model: str, seeds: Sequence[int])
     0 if each seed has data of its own, so that no two trainings share any."""
     found = [rows[model, seed] for seed in seeds]
     data = {row.get("data") for row in found}  # older rows do not say
-    if len(data) == len(found) > 1:
+    if None not in data and len(data) == len(found) > 1:
         return 0.0
     return found[0]["test_molecules"] / found[0]["train_molecules"]
 

@@ -59,7 +59,13 @@ def test_ratios_are_geometric_means():
 
 @pytest.mark.parametrize(
     ("data", "share"),
-    [((None, None), 0.25), (("a", "a"), 0.25), (("a", "b"), 0.0), (("a", "b", "a"), 0.25)],
+    [
+        ((None, None), 0.25),
+        ((None, "a"), 0.25),
+        (("a", "a"), 0.25),
+        (("a", "b"), 0.0),
+        (("a", "b", "a"), 0.25),
+    ],
 )
 def test_data_of_their_own_need_no_correction(data, share):
     rows = {

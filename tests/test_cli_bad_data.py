@@ -82,10 +82,10 @@ def test_a_metric_that_cannot_choose_an_epoch_is_named(tmp_path, capsys):
     file.write_text('[{"train": "0-19", "val": [20, 22, 24], "test": "30-39"}]')
     words = ("-t", "classification", "--splits-file", file, "--metrics", "roc", "accuracy")
     assert train(data, out, *words, "--tracking-metric", "accuracy") == 0
-    assert "one class" not in capsys.readouterr().err
+    assert "both classes" not in capsys.readouterr().err
     assert train(data, tmp_path / "other", *words, "--tracking-metric", "roc") == 0
-    message = "the validation part of split 0 has one class only, of which the --tracking-metric "
-    assert f"{message}roc says nothing; see" in capsys.readouterr().err
+    message = "the validation part of split 0 does not have both classes, so --tracking-metric roc "
+    assert f"{message}says nothing; see" in capsys.readouterr().err
 
 
 def test_a_metric_that_would_fail_on_a_part(tmp_path, capsys):

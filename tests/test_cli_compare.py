@@ -318,7 +318,7 @@ def test_a_validation_part_of_one_class_is_named(tmp_path, capsys):
     words = (*TWO, "-t", "classification", "--splits-file", tmp_path / "splits.json")
     words += ("--metrics", "roc", "prc", "--tracking-metric", "prc")
     assert compare(data, tmp_path / "out", *words) == 0
-    message = "split 0 has one class only, of which the --tracking-metric prc says nothing"
+    message = "split 0 does not have both classes, so --tracking-metric prc says nothing"
     assert capsys.readouterr().err.count(message) == 1
 
 

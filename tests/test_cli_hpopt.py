@@ -415,7 +415,7 @@ def test_what_cannot_choose_is_refused(tmp_path, capsys):
     (tmp_path / "splits.json").write_text('[{"train": "0-19", "val": [20, 22], "test": "30-39"}]')
     words = ("-t", "classification", "--splits-file", tmp_path / "splits.json")
     assert hpopt(data, tmp_path / "search", *words, "--tracking-metric", "roc") == 1
-    assert "one class only, of which the --tracking-metric roc says" in capsys.readouterr().err
+    assert "does not have both classes, so --tracking-metric roc says" in capsys.readouterr().err
     assert not (tmp_path / "search").exists()
 
 

@@ -137,8 +137,8 @@ def check_tests(splits: Iterable[tuple], metrics: Sequence[str], targets: Sequen
 
 
 def undecided(splits: Iterable[tuple], tracked: str) -> str:
-    """What keeps ``--tracking-metric`` from telling epochs and models apart: one class in all of a
-    validation part. Nothing if it can.
+    """What keeps ``--tracking-metric`` from telling epochs and models apart: a
+    validation part without both classes. Nothing if it can.
 
     Parameters
     ----------
@@ -150,9 +150,9 @@ def undecided(splits: Iterable[tuple], tracked: str) -> str:
     for i, (_, val, _) in enumerate(splits if tracked in OF_BOTH_CLASSES else ()):
         if val[0] and len({float(y) for point in val[0] for y in point.y if y == y}) < 2:
             return (
-                f"the validation part of split {i} has one class only, of which the "
-                f"--tracking-metric {tracked} says nothing; see --split-sizes, --splits-file or "
-                f"--splits-column, and --tracking-metric"
+                f"the validation part of split {i} does not have both classes, so --tracking-metric "
+                f"{tracked} says nothing; see --split-sizes, --splits-file or --splits-column, and "
+                f"--tracking-metric"
             )
     return ""
 
