@@ -150,9 +150,9 @@ def undecided(splits: Iterable[tuple], tracked: str) -> str:
     for i, (_, val, _) in enumerate(splits if tracked in OF_BOTH_CLASSES else ()):
         if val[0] and len({float(y) for point in val[0] for y in point.y if y == y}) < 2:
             return (
-                f"the validation part of split {i} does not have both classes, so --tracking-metric "
-                f"{tracked} says nothing; see --split-sizes, --splits-file or --splits-column, and "
-                f"--tracking-metric"
+                f"the validation part of split {i} does not have both classes, so "
+                f"--tracking-metric {tracked} says nothing; see --split-sizes, --splits-file or "
+                f"--splits-column, and --tracking-metric"
             )
     return ""
 
