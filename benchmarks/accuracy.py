@@ -323,17 +323,13 @@ def _train(args: argparse.Namespace) -> dict[tuple[str, int], dict]:
     if args.batch_size != 64:
         common += ["--batch-size", str(args.batch_size)]
     common += ["--train-size", str(args.train_size)] if args.train_size else []
-    plan = {
-        (model, seed): Experiment(
-            f"{model}, seed {seed}",
-            seed,
-            ("--data-path", str(args.data_path).replace("{seed}", str(seed)))
-            + (*common, *MODELS[model][0]),
-            MODELS[model][1],
-        )
-        for seed in args.seeds
-        for model in args.models
-    }
+
+    def experiment(model: str, seed: int) -> Experiment:
+        options, control = MODELS[model]
+        data = "--data-path", str(args.data_path).replace("{seed}", str(seed))
+        return Experiment(f"{model}, seed {seed}", seed, (*data, *common, *options), control)
+
+    plan = {(m, s): experiment(m, s) for s in args.seeds for m in args.models}
     return dict(zip(plan, run_all(plan.values(), args.output, args.jobs), strict=True))
 
 

@@ -81,7 +81,7 @@ def test_data_of_their_own_need_no_correction(data, share):
     assert f"({2 ** (np.mean(seeds) - half):.2f} to {2 ** (np.mean(seeds) + half):.2f})" in line
 
 
-def test_each_seed_may_have_a_file_of_its_own(tmp_path, monkeypatch):
+def test_each_seed_may_have_a_file_of_its_own(monkeypatch):
     asked = []
 
     def run_all(experiments, folder, jobs):

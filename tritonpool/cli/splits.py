@@ -100,7 +100,7 @@ def check_metrics(splits: Iterable[tuple], metrics: Sequence[str], targets: Sequ
     for i, (_, val, test) in enumerate(splits if "r2" in metrics else ()):
         for target, values in _known(test, targets):
             _check_number(i, target, values, "r2", 2)
-        if sum(y == y for point in val[0] for y in point.y) == 1:
+        if len(_all_known(val)) == 1:
             raise InputError(
                 f"the validation part of split {i} has one value only, but r2 needs at least 2; "
                 f"{MORE}"
@@ -137,8 +137,8 @@ def check_tests(splits: Iterable[tuple], metrics: Sequence[str], targets: Sequen
 
 
 def undecided(splits: Iterable[tuple], tracked: str) -> str:
-    """What keeps ``--tracking-metric`` from telling epochs and models apart: a
-    validation part without both classes. Nothing if it can.
+    """What keeps ``--tracking-metric`` from telling epochs and models apart: a validation part
+    without both classes. Nothing if it can.
 
     Parameters
     ----------
@@ -148,7 +148,7 @@ def undecided(splits: Iterable[tuple], tracked: str) -> str:
         The metric.
     """
     for i, (_, val, _) in enumerate(splits if tracked in OF_BOTH_CLASSES else ()):
-        if val[0] and len({float(y) for point in val[0] for y in point.y if y == y}) < 2:
+        if val[0] and len(set(_all_known(val))) < 2:
             return (
                 f"the validation part of split {i} does not have both classes, so "
                 f"--tracking-metric {tracked} says nothing; see --split-sizes, --splits-file or "
@@ -162,6 +162,11 @@ def _known(part: list, targets: Sequence[str]) -> Iterator[tuple[str, list[float
     columns = zip(*(point.y for point in part[0]), strict=True)
     for target, column in zip(targets, columns, strict=False):
         yield target, [y for y in column if y == y]
+
+
+def _all_known(part: list) -> list[float]:
+    """The values of all targets together that are not missing."""
+    return [y for point in part[0] for y in point.y if y == y]
 
 
 def _check_number(split: int, target: str, values: list[float], metric: str, least: int) -> None:
