@@ -13,8 +13,9 @@ from molecules import POLYMERS, batch_of
 from scipy import stats
 
 from benchmarks import accuracy
-from benchmarks.accuracy import MODELS, main, overlap, plot, ratio_table, table
+from benchmarks.accuracy import main, overlap, plot, ratio_table, table
 from benchmarks.controls import CONTROLS
+from benchmarks.models import MODELS
 from tritonpool.chemprop import DiffPoolBondMessagePassing, DiffPoolMPNN, GraphReadout
 
 
