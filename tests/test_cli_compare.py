@@ -16,7 +16,7 @@ from cli_tools import SHORT, SMALL, train, tritonpool, write_table
 from tritonpool.cli import compared, processes
 from tritonpool.cli.callbacks import History
 from tritonpool.cli.compare import CompareSubcommand, learns
-from tritonpool.cli.parser import Parser, logging_options
+from tritonpool.cli.parser import Parser, logging_options, read_config
 
 WORDS = (*SMALL, *SHORT)
 TWO = ("--settings", "dmpnn", "one-cluster")
@@ -457,6 +457,17 @@ def test_a_file_of_a_training_says_nothing_about_splits(tmp_path, capsys):
         config.write_text(text + "\n")
         assert compare(data, tmp_path / "out", "--config-path", config, *more) == 2
         assert "argument --config-path: cannot hold --settings, " in capsys.readouterr().err
+
+
+def test_a_file_may_name_the_log(tmp_path):
+    data, config = write_table(tmp_path / "data.csv"), tmp_path / "config.toml"
+    log = tmp_path / "log.txt"
+    config.write_text(f'logfile = "{log}"\n')
+    assert compare(data, tmp_path / "out", *ONE_SPLIT, "--config-path", config) == 0
+    assert log.is_file()
+    for name in ("dmpnn", "one-cluster"):
+        kept = read_config(tmp_path / "out" / name / "config.toml")
+        assert "epochs" in kept and "logfile" not in kept
 
 
 def test_options_may_be_shortened(tmp_path):

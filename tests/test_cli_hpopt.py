@@ -363,6 +363,16 @@ def test_layers_of_a_file_are_as_many_as_a_trial_has(tmp_path):
     assert [row["state"] for row in rows] == ["complete"] * 2
 
 
+def test_a_file_may_name_the_log(tmp_path):
+    data, config = write_table(tmp_path / "data.csv"), tmp_path / "config.toml"
+    log = tmp_path / "log.txt"
+    config.write_text(f'logfile = "{log}"\n')
+    assert hpopt(data, tmp_path / "out", "--config-path", config, samples=1) == 0
+    assert log.is_file()
+    kept = read_config(tmp_path / "out" / "best_config.toml")
+    assert "epochs" in kept and "logfile" not in kept
+
+
 def test_what_was_never_finite_has_failed(tmp_path, capsys):
     data, out = write_table(tmp_path / "data.csv"), tmp_path / "out"
     rates = ("--max-lr", 1e30, "--init-lr", 1e30, "--final-lr", 1e30)

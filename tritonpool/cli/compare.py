@@ -28,10 +28,10 @@ from tritonpool.cli.options import (
     set_on_purpose,
     tell_of_aggregation,
 )
-from tritonpool.cli.parser import Parser, attributes_in_config, words_without
+from tritonpool.cli.parser import attributes_in_config, without_logging, words_without
 from tritonpool.cli.quiet import only_progress
 from tritonpool.cli.splits import draws_splits
-from tritonpool.cli.train import TrainSubcommand
+from tritonpool.cli.train import TrainSubcommand, training_parser
 from tritonpool.compare.report import Study, text, write
 
 __all__ = ["CompareSubcommand", "learns"]
@@ -232,7 +232,7 @@ def _setting(name: str, own: str, base: argparse.Namespace) -> Setting:
         split = shlex.split(own)
     except ValueError as error:
         raise UsageError(f"argument --setting: {name}: {error} in {own!r}") from error
-    parser = TrainSubcommand.add_args(Parser(prog=f"tritonpool compare: setting {name!r}"))
+    parser = training_parser(f"tritonpool compare: setting {name!r}")
     try:
         found = set_on_purpose(parser, split, SHARED)
         for option in SHARED:
@@ -243,7 +243,7 @@ def _setting(name: str, own: str, base: argparse.Namespace) -> Setting:
         settled = ["--output-dir", str(base.output_dir / name)]
         settled += ["--num-replicates", str(base.num_replicates)]
         settled += ["--metrics", *base.metrics] if base.metrics else []
-        args = parser.parse_args([*base.shared, *split, *settled])
+        args = without_logging(parser.parse_args([*base.shared, *split, *settled]))
         args.given_diffpool = given
         TrainSubcommand.check(args)
     except (UsageError, argparse.ArgumentError) as error:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from tritonpool.cli.errors import InputError, UsageError
-from tritonpool.cli.parser import Parser, logging_options
+from tritonpool.cli.parser import Parser, logging_options, without_logging
 
 __all__ = ["COMMANDS", "main"]
 
@@ -123,7 +123,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         command.add_args(parser)
         args = command.parse(words) if hasattr(command, "parse") else parser.parse_args(words)
         logfile, verbose, quiet = args.logfile, args.v, args.q
-        del args.logfile, args.v, args.q
+        args = without_logging(args)
         if verbose and quiet:
             raise UsageError("argument -q: not allowed with argument -v")
         _start_log(mode, logfile, LEVELS.get(1 if verbose else -quiet, logging.ERROR))

@@ -16,7 +16,14 @@ from configargparse import (
     DefaultConfigFileParser,
 )
 
-__all__ = ["Parser", "attributes_in_config", "logging_options", "read_config", "words_without"]
+__all__ = [
+    "Parser",
+    "attributes_in_config",
+    "logging_options",
+    "read_config",
+    "without_logging",
+    "words_without",
+]
 
 
 class _ConfigFile(DefaultConfigFileParser):
@@ -115,6 +122,13 @@ def logging_options(folder: str) -> argparse.ArgumentParser:
         help="log warnings and errors only, or with -qq errors only and no progress of a training",
     )
     return options
+
+
+def without_logging(args: argparse.Namespace) -> argparse.Namespace:
+    """The same options but for those on logging, which are no settings of a model."""
+    for name in ("logfile", "v", "q"):
+        delattr(args, name)
+    return args
 
 
 def read_config(path: Path) -> dict[str, object]:

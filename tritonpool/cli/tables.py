@@ -371,9 +371,8 @@ def _check_smiles(paths: Sequence[Path], args: argparse.Namespace) -> None:
 
 
 def _check_texts(texts: pd.Series, path: Path, args: argparse.Namespace, reaction: bool) -> None:
-    with rdBase.BlockLogs():
-        problems = ((row, _problem(text, reaction, args)) for row, text in enumerate(texts))
-        found = [(row, problem) for row, problem in problems if problem]
+    problems = ((row, _problem(text, reaction, args)) for row, text in enumerate(texts))
+    found = [(row, problem) for row, problem in problems if problem]
     if not found:
         return
     (row, problem), *others = found
@@ -396,7 +395,8 @@ def _problem(text: object, reaction: bool, args: argparse.Namespace) -> str | No
         return "is not of the form reactants>agents>products"
     for part in parts:
         try:
-            make_mol(part, args.keep_h, args.add_h, args.ignore_stereo, args.reorder_atoms)
+            with rdBase.BlockLogs():
+                make_mol(part, args.keep_h, args.add_h, args.ignore_stereo, args.reorder_atoms)
         except Exception:
             return "cannot be read by RDKit"
     return None

@@ -38,11 +38,12 @@ from tritonpool.cli.options import (
     set_on_purpose,
     tell_of_aggregation,
 )
+from tritonpool.cli.parser import Parser, logging_options
 from tritonpool.cli.scores import write_summary
 from tritonpool.cli.splits import check_metrics, undecided
 from tritonpool.cli.tables import check_endings, check_files, check_tables
 
-__all__ = ["TrainSubcommand"]
+__all__ = ["TrainSubcommand", "training_parser"]
 
 # options that may differ when a training is resumed
 FREE = (
@@ -211,6 +212,11 @@ class TrainSubcommand(chemprop_train.TrainSubcommand):
             save_config(cls.parser, args, args.output_dir / "config.toml")
             logger.info("the settings are in '%s'", args.output_dir / "config.toml")
             splits.write(args.output_dir)
+
+
+def training_parser(prog: str) -> Parser:
+    """What reads the options of a training that another command starts."""
+    return TrainSubcommand.add_args(Parser(prog=prog, parents=[logging_options("")]))
 
 
 def _words(value: object) -> object:

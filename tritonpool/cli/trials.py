@@ -27,9 +27,9 @@ from tritonpool.cli.data import Splits, prepare
 from tritonpool.cli.earlier_calls import write_record
 from tritonpool.cli.errors import InputError, Interrupted, UsageError
 from tritonpool.cli.fit import fit_replicate
-from tritonpool.cli.parser import Parser
+from tritonpool.cli.parser import Parser, without_logging
 from tritonpool.cli.search_space import distributions, words
-from tritonpool.cli.train import TrainSubcommand
+from tritonpool.cli.train import TrainSubcommand, training_parser
 
 __all__ = [
     "Search",
@@ -84,8 +84,8 @@ class Search:
 
     def options(self, values: Mapping[str, Any]) -> tuple[argparse.Namespace, Parser]:
         """The options of a trial, checked as those of ``tritonpool train``, and what read them."""
-        parser = TrainSubcommand.add_args(Parser(prog="tritonpool hpopt"))
-        args = parser.parse_args([*self.shared, *words(values, self.args)])
+        parser = training_parser("tritonpool hpopt")
+        args = without_logging(parser.parse_args([*self.shared, *words(values, self.args)]))
         args.given_diffpool = []  # what the options for all say need not fit every trial
         TrainSubcommand.check(args)
         args.output_dir = None  # which is not that of a later training
