@@ -56,9 +56,11 @@ def train(experiment: Experiment) -> dict:
 
     from benchmarks.controls import CONTROLS
     from tritonpool.cli.callbacks import History
-    from tritonpool.cli.data import prepare, read_splits
+    from tritonpool.cli.data import read_splits
     from tritonpool.cli.earlier_calls import digest
-    from tritonpool.cli.fit import make_model, trainer_options
+    from tritonpool.cli.fit import trainer_options
+    from tritonpool.cli.loaders import prepare
+    from tritonpool.cli.models import make_model
     from tritonpool.cli.parser import Parser
     from tritonpool.cli.quiet import only_progress
     from tritonpool.cli.train import TrainSubcommand

@@ -9,7 +9,7 @@ from cli_tools import train, tritonpool
 from lightning import pytorch as pl
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
-from tritonpool.cli.fit import make_model
+from tritonpool.cli.models import make_model
 
 NO_GPU = pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without a GPU")
 

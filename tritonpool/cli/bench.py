@@ -19,10 +19,12 @@ from tqdm import tqdm
 from tritonpool.bench import report, timing
 from tritonpool.bench.advice import BATCH_GAIN, Row, affordable, recommend
 from tritonpool.cli.checks import check_new_models, check_writable, on_gpu, output_folder
-from tritonpool.cli.data import Prepared, draw, make_train_loader, prepare, read_splits
+from tritonpool.cli.data import draw, read_splits
 from tritonpool.cli.errors import InputError, UsageError
-from tritonpool.cli.fit import make_model, trainer_options
+from tritonpool.cli.fit import trainer_options
 from tritonpool.cli.info import collect
+from tritonpool.cli.loaders import Prepared, make_train_loader, prepare
+from tritonpool.cli.models import make_model
 from tritonpool.cli.options import DEFAULTS, from_file, given_options, set_on_purpose
 from tritonpool.cli.quiet import only_progress
 from tritonpool.cli.ranges import fraction, non_negative, whole_number

@@ -20,10 +20,10 @@ from torch.utils.data import DataLoader
 
 from tritonpool.chemprop.message_passing import DiffPoolMixin
 from tritonpool.cli.checks import WRITTEN, check_writable, earlier_training, on_gpu, output_folder
-from tritonpool.cli.data import unsplit_loader
 from tritonpool.cli.errors import InputError, UsageError
 from tritonpool.cli.features import check_feature_files, check_fit
 from tritonpool.cli.limits import check_numbers
+from tritonpool.cli.loaders import unsplit_loader
 from tritonpool.cli.ranges import whole_number
 from tritonpool.cli.recorded import warn_of_differences
 from tritonpool.cli.saved import trained_models

@@ -15,7 +15,7 @@ from tempfile import TemporaryDirectory
 
 from chemprop.cli.train import save_smiles_splits
 
-from tritonpool.cli.data import Splits, prepare, read_splits
+from tritonpool.cli.data import Splits, read_splits
 from tritonpool.cli.earlier_calls import (
     FILES,
     check_folder,
@@ -26,7 +26,9 @@ from tritonpool.cli.earlier_calls import (
     write_result,
 )
 from tritonpool.cli.errors import InputError, Interrupted, UsageError
-from tritonpool.cli.fit import fit_replicate, make_model, try_out
+from tritonpool.cli.fit import fit_replicate
+from tritonpool.cli.loaders import prepare
+from tritonpool.cli.models import make_model, try_out
 from tritonpool.cli.parser import Parser
 from tritonpool.cli.processes import side_by_side
 from tritonpool.cli.remaining import Remaining

@@ -20,7 +20,7 @@ from tritonpool.cli.search_space import BUNDLES, PARAMETERS, option_of, searched
 from tritonpool.cli.train import TrainSubcommand
 
 if TYPE_CHECKING:
-    from tritonpool.cli.trials import Tried
+    from tritonpool.cli.study import Tried
 
 __all__ = ["HpoptSubcommand"]
 
@@ -178,7 +178,7 @@ class HpoptSubcommand(TrainSubcommand):
         if importlib.util.find_spec("optuna") is None:
             raise InputError("a search needs Optuna, which is not installed: pip install optuna")
         from tritonpool.cli.search import begin, run, text
-        from tritonpool.cli.trials import Search
+        from tritonpool.cli.study import Search
 
         cls.check(args)
         names = searched(args, args.settled)

@@ -15,16 +15,16 @@ from chemprop.nn.metrics import BoundedMixin
 from torch.utils.data import DataLoader
 
 from tritonpool.cli.checks import check_device, check_writable
-from tritonpool.cli.data import unsplit_loader
 from tritonpool.cli.errors import InputError, UsageError
 from tritonpool.cli.features import OF_ATOMS, OF_MOLECULES, check_feature_files, check_fit
 from tritonpool.cli.limits import check_numbers
+from tritonpool.cli.loaders import unsplit_loader
 from tritonpool.cli.options import flag, set_on_purpose
 from tritonpool.cli.predictions import drop_extra_columns
 from tritonpool.cli.recorded import warn_of_differences
 from tritonpool.cli.saved import SavedEncoder, columns_of, saved_encoder, trained_models
+from tritonpool.cli.smiles import blaming_smiles
 from tritonpool.cli.tables import (
-    blaming_smiles,
     check_columns,
     check_endings,
     check_files,

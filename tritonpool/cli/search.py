@@ -13,7 +13,6 @@ from contextlib import closing, contextmanager
 from filelock import FileLock, Timeout
 
 from tritonpool.cli.checks import output_folder
-from tritonpool.cli.data import prepare
 from tritonpool.cli.earlier_calls import (
     Kind,
     check_folder,
@@ -24,22 +23,15 @@ from tritonpool.cli.earlier_calls import (
     write_folder,
 )
 from tritonpool.cli.errors import InputError, UsageError
-from tritonpool.cli.fit import make_model, monitored, try_out
+from tritonpool.cli.fit import monitored
+from tritonpool.cli.loaders import prepare
+from tritonpool.cli.models import make_model, try_out
 from tritonpool.cli.processes import side_by_side
 from tritonpool.cli.remaining import Remaining
 from tritonpool.cli.search_space import distributions
 from tritonpool.cli.splits import check_metrics, draws_splits, undecided
-from tritonpool.cli.trials import (
-    Search,
-    Tried,
-    calls,
-    check_study,
-    checkpoint_of,
-    forget_models,
-    mark_study,
-    run_trial,
-    tried,
-)
+from tritonpool.cli.study import Search, Tried, calls, check_study, mark_study, tried
+from tritonpool.cli.trials import checkpoint_of, forget_models, run_trial
 from tritonpool.markdown import markdown_table
 
 __all__ = ["begin", "run", "text"]

@@ -25,10 +25,12 @@ from tritonpool.cli.checks import (
     model_with_own_pooling,
     output_folder,
 )
-from tritonpool.cli.data import Splits, prepare, read_splits
+from tritonpool.cli.data import Splits, read_splits
 from tritonpool.cli.errors import InputError, UsageError
 from tritonpool.cli.features import check_feature_files
-from tritonpool.cli.fit import Fitted, fit_replicate, is_finished, make_model, try_out
+from tritonpool.cli.fit import Fitted, fit_replicate, is_finished
+from tritonpool.cli.loaders import prepare
+from tritonpool.cli.models import make_model, try_out
 from tritonpool.cli.options import (
     add_options,
     flag,
