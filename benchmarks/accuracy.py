@@ -32,7 +32,13 @@ __all__ = [
 ]
 
 
-def overlap(rows: dict[tuple[str, int], dict], model: str, seeds: Sequence[int]) -> float:
+Rows = dict[tuple[str, int], dict]
+"""What trainings gave, by model and seed."""
+
+METRICS = ("rmse", "mae")
+
+
+def overlap(rows: Rows, model: str, seeds: Sequence[int]) -> float:
     """What intervals are corrected by: the size of the test part over that of the training part, or
     0 if each seed has data of its own, so that no two trainings share any."""
     found = [rows[model, seed] for seed in seeds]
@@ -43,26 +49,23 @@ def overlap(rows: dict[tuple[str, int], dict], model: str, seeds: Sequence[int])
 
 
 def comparisons(
-    rows: dict[tuple[str, int], dict], models: Sequence[str], seeds: Sequence[int], when: str
+    rows: Rows, models: Sequence[str], seeds: Sequence[int], when: str, metric: str = "rmse"
 ) -> dict[str, Comparison]:
-    """Every model against the first, by their RMSE at the ``"best"`` or the ``"last"`` epoch."""
-
-    def errors(model: str) -> list[float]:
-        return [rows[model, seed][when]["rmse"] for seed in seeds]
-
+    """Every model against the first, by their errors at the ``"best"`` or the ``"last"`` epoch."""
+    found = {model: [rows[model, seed][when][metric] for seed in seeds] for model in models}
     share = overlap(rows, models[0], seeds)
-    return {model: compare(errors(model), errors(models[0]), share) for model in models}
+    return {model: compare(found[model], found[models[0]], share) for model in models}
 
 
 def plot(
-    rows: dict[tuple[str, int], dict], models: Sequence[str], seeds: Sequence[int], path: Path
+    rows: Rows, models: Sequence[str], seeds: Sequence[int], path: Path, metric: str = "rmse"
 ) -> None:
     """Differences from the first model with their intervals, as PNG."""
     figure = Figure(figsize=(7, 1.2 + 0.4 * (len(models) - 1)), layout="constrained")
     axes = figure.subplots()
     names = list(models[1:])
     for offset, when in zip((-0.12, 0.12), WHEN, strict=True):
-        found = comparisons(rows, models, seeds, when)
+        found = comparisons(rows, models, seeds, when, metric)
         axes.errorbar(
             [found[name].difference for name in names],
             [i + offset for i in range(len(names))],
@@ -73,20 +76,23 @@ def plot(
     axes.axvline(0, color="0.6", linewidth=1)
     axes.set_yticks(range(len(names)), names)
     axes.set_ylim(len(names) - 0.5, -0.5)
-    axes.set_xlabel(f"test RMSE minus that of {models[0]}, 95 % interval, {len(seeds)} splits")
+    axes.set_xlabel(
+        f"test {metric.upper()} minus that of {models[0]}, 95 % interval, {len(seeds)} splits"
+    )
     axes.legend(loc="center left", bbox_to_anchor=(1, 0.5))
     FigureCanvasAgg(figure).print_png(path)
 
 
-def table(rows: dict[tuple[str, int], dict], models: Sequence[str], seeds: Sequence[int]) -> str:
+def table(rows: Rows, models: Sequence[str], seeds: Sequence[int], metric: str = "rmse") -> str:
     """A line for each model: errors at the best and at the last epoch, the differences from the
     first model with their intervals, and the time."""
+    name = metric.upper()
     head = (
-        "| model | RMSE | R2 | minus D-MPNN | RMSE, last epoch | minus D-MPNN "
-        "| parameters | s / epoch |"
+        f"| model | {name} | R2 | minus {models[0]} | {name}, last epoch | minus {models[0]} "
+        f"| parameters | s / epoch |"
     )
-    lines = [head.replace("D-MPNN", models[0]), "| --- |" + " ---: |" * 7]
-    found = {when: comparisons(rows, models, seeds, when) for when in WHEN}
+    lines = [head, "| --- |" + " ---: |" * 7]
+    found = {when: comparisons(rows, models, seeds, when, metric) for when in WHEN}
     for model in models:
         seconds = statistics.median(rows[model, seed]["seconds_per_epoch"] for seed in seeds)
         r2 = statistics.mean(rows[model, seed]["best"]["r2"] for seed in seeds)
@@ -104,17 +110,18 @@ def table(rows: dict[tuple[str, int], dict], models: Sequence[str], seeds: Seque
 
 
 def ratio_table(
-    rows: dict[tuple[str, int], dict],
+    rows: Rows,
     models: Sequence[str],
     seeds: Sequence[int],
     references: Sequence[str],
     when: str = "last",
+    metric: str = "rmse",
 ) -> str:
-    """Each model's RMSE over that of each reference, as the geometric mean over the splits with its
-    interval."""
+    """Each model's error over that of each reference, as the geometric mean over the splits with
+    its interval."""
 
     def errors(model: str) -> list[float]:
-        return [rows[model, seed][when]["rmse"] for seed in seeds]
+        return [rows[model, seed][when][metric] for seed in seeds]
 
     share = overlap(rows, models[0], seeds)
 
@@ -168,7 +175,14 @@ def main() -> None:
         default=[],
         choices=list(MODELS),
         metavar="MODEL",
-        help="also print the errors of the last epoch over those of these models",
+        help="also print the errors over those of these models",
+    )
+    parser.add_argument(
+        "--metric",
+        choices=METRICS,
+        default="rmse",
+        help="the error to compare by; a few molecules that are like no other decide rmse, mae "
+        "less so (default: rmse)",
     )
     args = parser.parse_args()
     if args.rows is None:
@@ -178,16 +192,18 @@ def main() -> None:
         for model, seed in itertools.product([*args.models, *args.ratios_to], args.seeds):
             if (model, seed) not in rows:
                 parser.error(f"{str(args.rows)!r} has no row of {model!r} with seed {seed}")
-    print(f"\n{table(rows, args.models, args.seeds)}")
+    which = rows, args.models, args.seeds
+    print(f"\n{table(*which, args.metric)}")
     if args.ratios_to:
-        print(f"\n{ratio_table(rows, args.models, args.seeds, args.ratios_to)}")
+        for when in WHEN:
+            print(f"\n{ratio_table(*which, args.ratios_to, when, args.metric)}")
     if args.csv is not None:
         save(rows.values(), args.csv)
     if args.plot is not None:
-        plot(rows, args.models, args.seeds, args.plot)
+        plot(*which, args.plot, args.metric)
 
 
-def _train(args: argparse.Namespace) -> dict[tuple[str, int], dict]:
+def _train(args: argparse.Namespace) -> Rows:
     """The rows of all models and seeds, by both."""
     common = ["--smiles-columns", args.smiles_column]
     common += ["--target-columns", args.target_column, "--epochs", str(args.epochs)]

@@ -1,6 +1,7 @@
 """The statistics of the accuracy study, and the baselines it needs."""
 
 import math
+import re
 from pathlib import Path
 
 import numpy as np
@@ -98,15 +99,30 @@ def test_each_seed_may_have_a_file_of_its_own(monkeypatch):
     assert files == ["long-3.csv", "long-5.csv"]
 
 
+def rows_of(csv: Path, model: str, column: str) -> list[float]:
+    rows = pd.read_csv(csv).set_index("name")[column]
+    return [rows[f"{model}, seed {seed}"] for seed in range(42, 47)]
+
+
 def test_tables_from_rows_that_are_there(tmp_path, monkeypatch, capsys):
     csv = Path(__file__).parent.parent / "benchmarks" / "results" / "accuracy-insulator.csv"
     words = ["--rows", str(csv), "--models", "D-MPNN", "control: one cluster", "--plot"]
     monkeypatch.setattr("sys.argv", ["accuracy", *words, str(tmp_path / "p.png")])
     main()
-    rows = pd.read_csv(csv).set_index("name")["rmse_best"]
-    mean = np.mean([rows[f"control: one cluster, seed {seed}"] for seed in range(42, 47)])
+    mean = np.mean(rows_of(csv, "control: one cluster", "rmse_best"))
     assert f"| control: one cluster | {mean:.3f} ± " in capsys.readouterr().out
     assert (tmp_path / "p.png").exists()
+    more = ["--metric", "mae", "--ratios-to", "D-MPNN"]
+    monkeypatch.setattr("sys.argv", ["accuracy", *words, str(tmp_path / "p.png"), *more])
+    main()
+    printed = capsys.readouterr().out
+    both = [[rows_of(csv, m, f"mae_{when}") for m in words[3:5]] for when in ("best", "last")]
+    assert f"| control: one cluster | {np.mean(both[0][1]):.3f} ± " in printed
+    assert "| model | MAE | R2 | minus D-MPNN | MAE, last epoch |" in printed
+    for when, (plain, pooled) in zip(("best", "last"), both, strict=True):
+        middle = stats.gmean(np.divide(pooled, plain))
+        (line,) = re.findall(rf"\| {when} epoch \|.*\n.*\n(.*)\n", printed)
+        assert line.startswith(f"| control: one cluster | {middle:.2f} (")
     monkeypatch.setattr("sys.argv", ["accuracy", *words[:4], "--seeds", "1"])
     with pytest.raises(SystemExit):
         main()
