@@ -105,6 +105,28 @@ def test_splits_and_settings_can_be_added(tmp_path, capsys):
         assert scores[0] == scores[1]
 
 
+def test_the_metric_that_decides_may_be_another_afterwards(tmp_path, capsys):
+    data, out = write_table(tmp_path / "data.csv", 50), tmp_path / "out"
+    assert compare(data, out, *ONE_SPLIT) == 0
+    before = results(out)
+    # as if the call had ended before, so that one goes on
+    (out / "one-cluster" / "replicate_0" / "result.json").unlink()
+    model = out / "dmpnn" / "replicate_0" / "model_0" / "best.pt"
+    stamp = model.stat().st_mtime_ns
+    capsys.readouterr()
+    assert compare(data, out, *ONE_SPLIT, "--metrics", "mae", "rmse", "r2") == 0
+    printed, after = capsys.readouterr().out, results(out)
+    assert model.stat().st_mtime_ns == stamp
+    for name in ("dmpnn", "one-cluster"):
+        (was,), (now,) = (each["settings"][name]["trainings"] for each in (before, after))
+        assert now["test"] == pytest.approx(was["test"])
+        assert f"{name}, split 0: mae {was['test']['mae']:.4f}" in printed
+    assert (before["metric"], after["metric"]) == ("rmse", "mae")
+    assert "one-cluster: mae " in printed and "one-cluster: rmse" not in printed
+    assert compare(data, out, *ONE_SPLIT, "--metrics", "mae", "rmse") == 2
+    assert "--metrics is ['mae', 'rmse'], but what is in" in capsys.readouterr().err
+
+
 def test_several_trainings_at_a_time_give_the_same(tmp_path, capfd):
     data = write_table(tmp_path / "data.csv", 50)
     words = (*TWO, "--num-replicates", 2, "--pytorch-seed", 0)

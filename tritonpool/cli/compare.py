@@ -195,7 +195,7 @@ class CompareSubcommand(TrainSubcommand):
                 read_for_each(settings, args, splits)
                 begin(settings)
                 rows = train_all(settings, args.jobs)
-        metric = next(iter(rows[settings[0].name][0].test))
+        metric = settings[0].metric
         controls, learned = (
             tuple(s.name for s in settings if s.args.diffpool_levels and learns(s.args) is kind)
             for kind in (False, True)

@@ -64,6 +64,8 @@ class Setting:
         the data, as its options say that it is read
     parameters : int
         of the model, once it was made
+    metric : str
+        the first of the model, which decides
     """
 
     name: str
@@ -72,6 +74,7 @@ class Setting:
     parser: Parser | None
     splits: Splits | None = None
     parameters: int = 0
+    metric: str = ""
 
     def folder(self, split: int) -> Path:
         return self.args.output_dir / f"replicate_{split}"
@@ -119,6 +122,7 @@ def begin(settings: Sequence[Setting]) -> None:
         model = make_model(args, first, 0)
         setting.parameters = sum(p.numel() for p in model.parameters())
         metrics = [metric.alias for metric in model.metrics[:-1]]
+        setting.metric = metrics[0]
         check_tests(splits, metrics, args.target_columns)
         check_metrics(splits, metrics, args.target_columns)
         try_out(model, first)
@@ -158,10 +162,10 @@ def train_all(settings: Sequence[Setting], jobs: int) -> dict[str, list[Trained]
 
     def tell(setting: Setting, split: int, row: Trained, more: str) -> None:
         rows[setting.name, split] = row
-        name, value = next(iter(row.test.items()))
-        total = len(splits) * len(settings)
+        value, total = row.test[setting.metric], len(splits) * len(settings)
         print(
-            f"{len(rows)} of {total}: {setting.name}, split {split}: {name} {value:.4f}{more}",
+            f"{len(rows)} of {total}: {setting.name}, split {split}: {setting.metric} {value:.4f}"
+            f"{more}",
             flush=True,
         )
 

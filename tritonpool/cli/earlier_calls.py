@@ -145,6 +145,8 @@ def check_folder(
 def _changed(old: Path, new: Path) -> str | None:
     """The first option that is not what it was, and both values."""
     was, now = read_config(old), read_config(new)
+    for found in (was, now):  # all are known of a training, and the first is only what decides
+        found["metrics"] = sorted(found.get("metrics") or ())
     free = {name.replace("_", "-") for name in (*FREE, "num_replicates", *COMPARED)}
     for name in sorted((was.keys() | now.keys()) - free):
         if was.get(name) != now.get(name):
