@@ -149,6 +149,12 @@ def main() -> None:
         "share nothing with the others, so that intervals need no correction",
     )
     source.add_argument("--rows", type=Path, help="CSV file of an earlier --csv; trains nothing")
+    parser.add_argument(
+        "--test-path",
+        type=Path,
+        help="CSV file with more of such molecules, to test on instead of the test part, which may "
+        "be small; '{seed}' as above",
+    )
     parser.add_argument("--smiles-column", default="smiles")
     parser.add_argument("--target-column", default="bandgap_chain")
     parser.add_argument("--epochs", type=int, default=50)
@@ -215,7 +221,9 @@ def _train(args: argparse.Namespace) -> Rows:
     def experiment(model: str, seed: int) -> Experiment:
         options, control = MODELS[model]
         data = "--data-path", str(args.data_path).replace("{seed}", str(seed))
-        return Experiment(f"{model}, seed {seed}", seed, (*data, *common, *options), control)
+        test = str(args.test_path).replace("{seed}", str(seed)) if args.test_path else None
+        words = *data, *common, *options
+        return Experiment(f"{model}, seed {seed}", seed, words, control, test)
 
     plan = {(m, s): experiment(m, s) for s in args.seeds for m in args.models}
     return dict(zip(plan, run_all(plan.values(), args.output, args.jobs), strict=True))

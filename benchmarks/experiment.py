@@ -7,6 +7,7 @@ weights of the last epoch, and the model may be changed (:mod:`benchmarks.contro
 
 from __future__ import annotations
 
+import copy
 import csv
 import json
 import statistics
@@ -39,12 +40,16 @@ class Experiment:
         options of ``tritonpool train``, with the data but without seeds and folder
     control : str | None
         a change of the model, by its name in :data:`benchmarks.controls.CONTROLS`
+    test_path : str | None
+        more of such data, to test on instead of the test part of the split; molecules that are in
+        the split, too, are left out
     """
 
     name: str
     seed: int
     options: tuple[str, ...] = field(default_factory=tuple)
     control: str | None = None
+    test_path: str | None = None
 
 
 def train(experiment: Experiment) -> dict:
@@ -71,7 +76,15 @@ def train(experiment: Experiment) -> dict:
         TrainSubcommand.add_args(Parser(prog="tritonpool train"))
         args = TrainSubcommand.parse([*words, "--output-dir", scratch])
         TrainSubcommand.check(args)
-        data = prepare(args, *next(iter(read_splits(args, Path(scratch)))))
+        parts = next(iter(read_splits(args, Path(scratch))))
+        if experiment.test_path is not None:
+            others = copy.copy(args)
+            others.data_path, others.split_sizes = [Path(experiment.test_path)], [1.0, 0.0, 0.0]
+            others.train_size = None
+            ((found,),) = read_splits(others, Path(scratch)).train
+            known = {point.name for (points,) in parts for point in points}
+            parts = *parts[:2], [[point for point in found if point.name not in known]]
+        data = prepare(args, *parts)
         torch.manual_seed(experiment.seed)
         model = make_model(args, data, 0)
         if experiment.control is not None:
@@ -137,7 +150,7 @@ def run_all(
         if path.exists():
             row = json.loads(path.read_text())
             asked = json.loads(json.dumps(asdict(experiment)))
-            if any(row[name] != value for name, value in asked.items()):
+            if any(row.get(name) != value for name, value in asked.items()):
                 raise ValueError(f"{path} was made with other settings: remove or rename it")
             return row
         command = [sys.executable, "-m", "benchmarks.experiment", json.dumps(asdict(experiment))]
@@ -163,11 +176,11 @@ def run_all(
 
 
 def save(rows: Iterable[dict], path: Path) -> None:
-    """The rows as one CSV file, errors in columns of their own; without the options, which hold
-    the path of the data."""
+    """The rows as one CSV file, errors in columns of their own; without the paths of the data and
+    the options, which hold one."""
     flat = [
         {
-            **{k: v for k, v in row.items() if k not in ("options", *WHEN)},
+            **{k: v for k, v in row.items() if k not in ("options", "test_path", *WHEN)},
             **{f"{metric}_{when}": row[when][metric] for when in WHEN for metric in row[when]},
         }
         for row in rows

@@ -92,11 +92,13 @@ def test_each_seed_may_have_a_file_of_its_own(monkeypatch):
 
     monkeypatch.setattr(accuracy, "run_all", run_all)
     words = ["--data-path", "long-{seed}.csv", "--models", "D-MPNN", "--seeds", "3", "5"]
+    words += ["--test-path", "test-{seed}.csv"]
     monkeypatch.setattr("sys.argv", ["accuracy", *words])
     with pytest.raises(KeyboardInterrupt):
         main()
     files = [one.options[one.options.index("--data-path") + 1] for one in asked]
     assert files == ["long-3.csv", "long-5.csv"]
+    assert [one.test_path for one in asked] == ["test-3.csv", "test-5.csv"]
 
 
 def rows_of(csv: Path, model: str, column: str) -> list[float]:

@@ -7,7 +7,7 @@ from hashlib import sha256
 import pandas as pd
 import pytest
 import torch
-from cli_tools import SHORT, SMALL, train, write_table
+from cli_tools import SHORT, SMALL, train, tritonpool, write_table
 
 from benchmarks import experiment, guide
 from benchmarks.controls import CONTROLS
@@ -39,6 +39,25 @@ def test_a_row_says_what_the_command_would_reach(tmp_path, levels):
         assert found["last"] == pytest.approx(found["best"])
 
 
+def test_more_molecules_to_test_on(tmp_path):
+    data, more = write_table(tmp_path / "data.csv"), write_table(tmp_path / "more.csv", 70)
+    found = experiment.train(Experiment("x", 0, options(data), test_path=str(more)))
+    own = experiment.train(Experiment("x", 0, options(data)))
+    assert train(data, tmp_path / "out") == 0
+    table, known = pd.read_csv(more), pd.read_csv(data)["smiles"]
+    table = table[~table["smiles"].isin(known)]
+    assert 0 < len(table) <= 30  # the first 40 are those of the data
+    table.to_csv(tmp_path / "new.csv", index=False)
+    words = ("--model-paths", tmp_path / "out", "-o", tmp_path / "predicted.csv")
+    assert tritonpool("predict", "-i", tmp_path / "new.csv", *words, "--accelerator", "cpu") == 0
+    predicted = pd.read_csv(tmp_path / "predicted.csv")["y"].to_numpy()
+    error = (predicted - table["y"].to_numpy()) ** 2
+    assert found["best"]["rmse"] == pytest.approx(error.mean() ** 0.5, rel=1e-4)
+    assert found["test_molecules"] == len(table)
+    same = ("train_molecules", "best_epoch", "data", "parameters")
+    assert [found[name] for name in same] == [own[name] for name in same]
+
+
 def test_finished_rows_are_kept_and_others_refused(tmp_path, monkeypatch):
     data = write_table(tmp_path / "data.csv")
     plan = [Experiment(f"seed {seed}", seed, options(data)) for seed in (0, 1)]
@@ -52,7 +71,9 @@ def test_finished_rows_are_kept_and_others_refused(tmp_path, monkeypatch):
     saved = pd.read_csv(tmp_path / "rows.csv")
     assert saved["rmse_best"].tolist() == pytest.approx([row["best"]["rmse"] for row in rows])
     assert saved["seed"].tolist() == [0, 1] and str(tmp_path) not in saved.to_csv()
-    kept = [{name: value for name, value in row.items() if name != "options"} for row in rows]
+    assert "test_path" in rows[0]
+    paths = ("options", "test_path")
+    kept = [{name: value for name, value in row.items() if name not in paths} for row in rows]
     assert experiment.load(tmp_path / "rows.csv") == kept
     older = {name: value for name, value in kept[0].items() if name != "data"}
     experiment.save([older, kept[1]], tmp_path / "both.csv")  # rows of earlier versions
