@@ -48,11 +48,15 @@ def overlap(rows: Rows, model: str, seeds: Sequence[int]) -> float:
     return found[0]["test_molecules"] / found[0]["train_molecules"]
 
 
+def _errors(rows: Rows, model: str, seeds: Sequence[int], when: str, metric: str) -> list[float]:
+    return [rows[model, seed][when][metric] for seed in seeds]
+
+
 def comparisons(
     rows: Rows, models: Sequence[str], seeds: Sequence[int], when: str, metric: str = "rmse"
 ) -> dict[str, Comparison]:
     """Every model against the first, by their errors at the ``"best"`` or the ``"last"`` epoch."""
-    found = {model: [rows[model, seed][when][metric] for seed in seeds] for model in models}
+    found = {model: _errors(rows, model, seeds, when, metric) for model in models}
     share = overlap(rows, models[0], seeds)
     return {model: compare(found[model], found[models[0]], share) for model in models}
 
@@ -119,16 +123,13 @@ def ratio_table(
 ) -> str:
     """Each model's error over that of each reference, as the geometric mean over the splits with
     its interval."""
-
-    def errors(model: str) -> list[float]:
-        return [rows[model, seed][when][metric] for seed in seeds]
-
     share = overlap(rows, models[0], seeds)
 
     def cell(model: str, reference: str) -> str:
         if model == reference:
             return ""
-        middle, low, high = ratio(errors(model), errors(reference), share)
+        both = (_errors(rows, name, seeds, when, metric) for name in (model, reference))
+        middle, low, high = ratio(*both, share)
         return f"{middle:.2f} ({low:.2f} to {high:.2f})"
 
     lines = [f"| {when} epoch | {' | '.join(f'over {name}' for name in references)} |"]

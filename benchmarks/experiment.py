@@ -7,6 +7,7 @@ weights of the last epoch, and the model may be changed (:mod:`benchmarks.contro
 
 from __future__ import annotations
 
+import argparse
 import copy
 import csv
 import json
@@ -18,8 +19,12 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING
 
 import numpy as np
+
+if TYPE_CHECKING:
+    from chemprop.data import MoleculeDatapoint
 
 __all__ = ["Experiment", "load", "run_all", "save", "train"]
 
@@ -78,11 +83,8 @@ def train(experiment: Experiment) -> dict:
         TrainSubcommand.check(args)
         parts = next(iter(read_splits(args, Path(scratch))))
         if experiment.test_path is not None:
-            others = copy.copy(args)
-            others.data_path, others.split_sizes = [Path(experiment.test_path)], [1.0, 0.0, 0.0]
-            others.train_size = None
-            ((found,),) = read_splits(others, Path(scratch)).train
             known = {point.name for (points,) in parts for point in points}
+            found = _molecules_in(experiment.test_path, args, Path(scratch))
             parts = *parts[:2], [[point for point in found if point.name not in known]]
         data = prepare(args, *parts)
         torch.manual_seed(experiment.seed)
@@ -124,6 +126,16 @@ def train(experiment: Experiment) -> dict:
             "torch": torch.__version__,
             "threads": torch.get_num_threads(),
         }
+
+
+def _molecules_in(path: str, args: argparse.Namespace, scratch: Path) -> list[MoleculeDatapoint]:
+    """All molecules of another file, read as the options say."""
+    from tritonpool.cli.data import read_splits
+
+    others = copy.copy(args)
+    others.data_path, others.split_sizes, others.train_size = [Path(path)], [1.0, 0.0, 0.0], None
+    ((found,),) = read_splits(others, scratch).train
+    return found
 
 
 def _errors(predicted: np.ndarray, actual: np.ndarray) -> dict[str, float]:
