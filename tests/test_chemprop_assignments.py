@@ -6,7 +6,7 @@ from molecules import ATOMS, MOLECULES, POLYMERS, batch_of
 
 from tritonpool import Graph
 from tritonpool.chemprop import DiffPoolAtomMessagePassing, DiffPoolBondMessagePassing
-from tritonpool.chemprop.structure import ring_fragments
+from tritonpool.chemprop.rings import ring_fragments
 
 SETTINGS = [
     {},

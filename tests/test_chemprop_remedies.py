@@ -11,12 +11,12 @@ from tritonpool.chemprop import (
     DiffPoolBondMessagePassing,
     DiffPoolMPNN,
     GraphReadout,
-    structure,
 )
 from tritonpool.chemprop.coarse_inputs import coarse_inputs
 from tritonpool.chemprop.collate import build_dataloader
+from tritonpool.chemprop.positions import positions
+from tritonpool.chemprop.rings import ring_fragments
 from tritonpool.chemprop.settings import DiffPoolSettings
-from tritonpool.chemprop.structure import positions, ring_fragments
 
 REMEDIES = [
     {"temperature": 0.3},
@@ -140,49 +140,6 @@ def test_a_closed_gate_leaves_the_plain_model():
     assert (mp.gates.grad != 0).all()
     mp.gates.data.fill_(1.0)
     assert mp(bmg)[:, 16:].any()
-
-
-@pytest.mark.parametrize("atoms", [4, 40])
-def test_positions_of_a_molecule_are_made_once(atoms, monkeypatch):
-    def chains(*lengths: int) -> Graph:
-        return graph_of(["C" * length for length in lengths])
-
-    monkeypatch.setattr(structure, "BYTES", 500)
-    structure._remembered.cache_clear()
-    first, again = (positions(chains(7, atoms, 9).plan, 4) for _ in range(2))
-    assert torch.equal(first, again)
-    fits = 4 * atoms * 4 + 2 * 2 * (atoms - 1) * 4 <= 500  # encodings, and both ends of bonds
-    assert structure._remembered.cache_info().misses == 2 + fits
-    assert structure._remembered.cache_info().hits == 2 + fits
-    # elsewhere in a batch, and with another number of encodings
-    assert torch.equal(positions(chains(atoms).plan, 4), first[7 : 7 + atoms])
-    assert torch.equal(positions(chains(atoms).plan, 2), first[7 : 7 + atoms, :2])
-
-
-@pytest.mark.parametrize("most", [structure.MOST_ATOMS, 0])
-def test_positions_are_eigenvectors_of_the_laplacian(most, monkeypatch):
-    monkeypatch.setattr(structure, "MOST_ATOMS", most)  # larger ones by another algorithm
-    structure._remembered.cache_clear()
-    smiles = ["CCCCCO", "c1ccccc1CC(=O)O", "O", "CC", "C1CC1" + "C" * 20, "C" * 12 + "." + "C" * 9]
-    graph = graph_of(smiles)
-    found = positions(graph.plan, 4).double()
-    start = 0
-    for n in graph.plan.nodes.tolist():
-        own = found[start : start + n]
-        inside = (graph.edge_index[0] >= start) & (graph.edge_index[0] < start + n)
-        src, dst = graph.edge_index[:, inside] - start
-        A = torch.zeros(n, n, dtype=torch.float64)
-        A[src, dst] = 1
-        root = A.sum(1).clamp(min=1).sqrt()
-        L = torch.eye(n, dtype=torch.float64) - A / root[:, None] / root
-        expected = torch.linalg.eigvalsh(L)[1:5]
-        for k, value in enumerate(expected):
-            v = own[:, k]
-            torch.testing.assert_close(L @ v, value * v, atol=1e-5, rtol=0)
-            assert abs(float(v.square().mean()) - 1) < 1e-5
-            assert v[v.abs().argmax()] > 0 or v.max() >= v.abs().max() - 1e-5
-        assert not own[:, len(expected) :].any()
-        start += n
 
 
 def test_the_ring_prior_starts_from_rings():

@@ -8,11 +8,11 @@ from molecules import ATOMS, MOLECULES, POLYMERS, batch_of, dataset
 from rdkit import Chem
 
 from tritonpool import DiffPool, Graph, coarsen
-from tritonpool.chemprop import DiffPoolBondMessagePassing, partition, structure
+from tritonpool.chemprop import DiffPoolBondMessagePassing, partition, rings
 from tritonpool.chemprop.collate import build_dataloader
 from tritonpool.chemprop.partition import Partition, coarsen_partition, ring_partition
+from tritonpool.chemprop.rings import ring_counts, ring_fragments
 from tritonpool.chemprop.settings import DiffPoolSettings
-from tritonpool.chemprop.structure import ring_counts, ring_fragments
 from tritonpool.coarse_plan import CoarsePlan
 from tritonpool.planning import MOST_COARSE
 
@@ -101,7 +101,7 @@ def test_the_loader_counts_rings(levels: int, workers: int, monkeypatch):
     assert torch.equal(bmg.plan.counts["rings"], ring_counts(graph_of(POLYMERS[:8]).plan, 99))
     assert bmg.plan.to("meta").counts["rings"].device.type == "cpu"
     monkeypatch.setattr(CoarsePlan, "build", None)  # all coarse graphs are planned
-    monkeypatch.setattr(structure, "_fragments", None)  # and all rings found
+    monkeypatch.setattr(rings, "_fragments", None)  # and all rings found
     mp = DiffPoolBondMessagePassing(d_h=16, levels=levels, assignment="rings")
     assert mp(bmg).shape == (8, 16 * (levels + 1))
 
@@ -198,7 +198,7 @@ class Complete(DiffPool):
         return ring_counts(graph.plan, self.max_clusters)
 
     def scores(self, graph: Graph) -> torch.Tensor:
-        own = structure.ring_clusters(ring_fragments(graph.plan), self.max_clusters)[:, None]
+        own = rings.ring_clusters(ring_fragments(graph.plan), self.max_clusters)[:, None]
         scores = graph.x.new_full((graph.num_nodes, self.max_clusters), -1e4)
         return scores.scatter(1, own, 0.0)
 

@@ -264,6 +264,10 @@ class Plan(Keyed):
         undirected = np.array_equal(pair, reverse[in_edge])
         return cls(batch=batch, **made, slots=slot_sizes(out_degree), undirected=undirected)
 
+    def extra(self, name: object, make: Callable[..., Tensor], *args: object) -> Tensor:
+        """What ``make(plan, *args)`` says about this plan, kept with it on its device."""
+        return once(self.extras, name, lambda: send(make(self, *args), self.device))
+
     @outside_inference
     def to(self, device: torch.device | str) -> Plan:
         """This plan on ``device``, coarse plans made so far included; counts stay on the host."""

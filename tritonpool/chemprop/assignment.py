@@ -11,7 +11,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from tritonpool.chemprop.structure import positions, ring_clusters, ring_fragments
+from tritonpool.chemprop.positions import positions
+from tritonpool.chemprop.rings import ring_clusters, ring_fragments
 from tritonpool.diffpool import DiffPool
 from tritonpool.dtypes import accumulate_in
 from tritonpool.graph import Graph

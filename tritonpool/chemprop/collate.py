@@ -10,8 +10,9 @@ from chemprop.data import build_dataloader as chemprop_dataloader
 from torch.utils.data import DataLoader, Dataset
 
 from tritonpool.chemprop.partition import ring_partition
+from tritonpool.chemprop.positions import positions
+from tritonpool.chemprop.rings import ring_fragments
 from tritonpool.chemprop.settings import DiffPoolSettings
-from tritonpool.chemprop.structure import positions, ring_fragments
 from tritonpool.coarse_plan import cluster_counts
 from tritonpool.plan import Plan, send
 from tritonpool.planning import coarse_plan

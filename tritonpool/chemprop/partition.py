@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.library import get_ctx
 
-from tritonpool.chemprop.structure import (
+from tritonpool.chemprop.rings import (
     ring_clusters,
     ring_counts,
     ring_counts_now,
@@ -125,7 +125,7 @@ def coarsen_partition(graph: Graph, at: Partition, eps: float = 1e-8) -> Graph:
 
 def ring_partition(plan: Plan, most: int, drop_self_loops: bool) -> Partition:
     """Every ring system is a cluster, and every piece between ring systems
-    (:func:`~tritonpool.chemprop.structure.ring_fragments`); if a molecule has more than ``most``,
+    (:func:`~tritonpool.chemprop.rings.ring_fragments`); if a molecule has more than ``most``,
     successive ones share a cluster. Cached with the plan."""
     if torch.compiler.is_compiling():
         made = _ring_partition(plan.key, plan.src, plan.batch, plan.nodes, most, drop_self_loops)

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from tritonpool.chemprop.partition import Partition, coarsen_partition, ring_partition
-from tritonpool.chemprop.structure import ring_counts
+from tritonpool.chemprop.rings import ring_counts
 from tritonpool.diffpool import DiffPool
 from tritonpool.graph import Graph
 

@@ -93,11 +93,11 @@ class DiffPoolSettings:
         clusters of its molecule, and all are joined
     positions : int, default=0
         how many Laplacian positional encodings the assignment network of the first level sees
-        beside the states of the atoms (:func:`~tritonpool.chemprop.structure.positions`)
+        beside the states of the atoms (:func:`~tritonpool.chemprop.positions.positions`)
     prior : str, default="none"
         ``"rings"``: at the first level an atom starts with a preference, 4 on its score, for the
         cluster of its ring system or of its piece between ring systems
-        (:func:`~tritonpool.chemprop.structure.ring_fragments`). Which cluster that is depends on
+        (:func:`~tritonpool.chemprop.rings.ring_fragments`). Which cluster that is depends on
         the order of the atoms, and so does the prediction
     normalize : str, default="weights"
         which sums become means: ``"weights"`` divides the pooled bond weights by their sum over

@@ -1,0 +1,145 @@
+"""Laplacian positional encodings: eigenvectors, and the same for any order of the atoms."""
+
+import numpy as np
+import pytest
+import torch
+from chemprop.data import BatchMolGraph, MoleculeDatapoint
+from chemprop.featurizers import SimpleMoleculeMolGraphFeaturizer
+from chemprop.nn import RegressionFFN
+from molecules import MOLECULES, POLYMERS, batch_of
+from rdkit import Chem
+
+import tritonpool.chemprop.positions as module
+from tritonpool import Graph
+from tritonpool.chemprop import DiffPoolBondMessagePassing, DiffPoolMPNN, GraphReadout
+from tritonpool.chemprop.positions import positions
+
+LOPSIDED = ["CCCCCCN(C)CC(C)C", "CCc1ccccc1CC(=O)O", "C1CC1" + "C" * 40 + "O"]
+# what a symmetry turns around, or more: of the bonds alone, or of the atoms, too
+SYMMETRIC = ["O", "CC", "CCC", "NCCCO", "c1ccccc1", "CC(C)(C)C", "c1ccc(-c2ccccc2)cc1"]
+SYMMETRIC += ["C12C3C4C1C5C2C3C45", "C" * 30, "CCO.CCO", "C" * 12 + "." + "C" * 9, "C.C"]
+SYMMETRIC += ["C(CCCCCCCCC)(CCCCCCCCC)(CCCCCCCCC)CCCCCCCCC", "c1ccc(-c2ccc(-c3ccccc3)cc2)cc1"]
+ALL = LOPSIDED + SYMMETRIC + MOLECULES + POLYMERS
+
+# the whole spectrum, and a search for its lowest part
+both_ways = pytest.mark.parametrize("most", [module.MOST_ATOMS, 0], ids=["dense", "sparse"])
+
+
+@pytest.fixture(autouse=True)
+def forget():
+    module._remembered.cache_clear()
+    yield
+    module._remembered.cache_clear()
+
+
+def graph_of(smiles: list[str]) -> Graph:
+    return Graph.from_bmg(batch_of(smiles).bmg)
+
+
+def shuffled(smiles: list[str], seed: int) -> tuple[BatchMolGraph, np.ndarray]:
+    """The molecules with their atoms in another order, and where each atom was."""
+    rng = np.random.default_rng(seed)
+    molecules, orders = [], []
+    for text in smiles:
+        mol = MoleculeDatapoint.from_smi(text, [0.0]).mol
+        order = rng.permutation(mol.GetNumAtoms())
+        molecules.append(Chem.RenumberAtoms(mol, order.tolist()))
+        orders.append(order + sum(map(len, orders)))
+    featurize = SimpleMoleculeMolGraphFeaturizer()
+    return BatchMolGraph([featurize(mol) for mol in molecules]), np.concatenate(orders)
+
+
+def spectrum(graph: Graph) -> tuple[torch.Tensor, torch.Tensor]:
+    """Eigenvalues and eigenvectors of the normalised Laplacian of the only graph."""
+    A = torch.zeros(graph.num_nodes, graph.num_nodes, dtype=torch.float64)
+    A[tuple(graph.edge_index)] = 1
+    root = A.sum(1).clamp(min=1).sqrt()
+    return torch.linalg.eigh(torch.eye(len(A), dtype=torch.float64) - A / root[:, None] / root)
+
+
+@pytest.mark.parametrize("atoms", [4, 40])
+def test_positions_of_a_molecule_are_made_once(atoms, monkeypatch):
+    def chains(*lengths: int) -> Graph:
+        return graph_of(["C" * length for length in lengths])
+
+    monkeypatch.setattr(module, "BYTES", 500)
+    first, again = (positions(chains(7, atoms, 9).plan, 4) for _ in range(2))
+    assert torch.equal(first, again)
+    fits = 4 * atoms * 4 + 2 * 2 * (atoms - 1) * 4 <= 500  # encodings, and both ends of bonds
+    assert module._remembered.cache_info().misses == 2 + fits
+    assert module._remembered.cache_info().hits == 2 + fits
+    # elsewhere in a batch, and with another number of encodings
+    assert torch.equal(positions(chains(atoms).plan, 4), first[7 : 7 + atoms])
+    assert torch.equal(positions(chains(atoms).plan, 2), first[7 : 7 + atoms, :2])
+
+
+@both_ways
+@pytest.mark.parametrize("smiles", LOPSIDED)
+def test_without_symmetry_they_are_eigenvectors(smiles, most, monkeypatch):
+    monkeypatch.setattr(module, "MOST_ATOMS", most)
+    graph = graph_of([smiles])
+    found = positions(graph.plan, 4)
+    expected = spectrum(graph)[1][:, 1:5] * graph.num_nodes**0.5
+    expected *= (expected * found).sum(0).sign()
+    torch.testing.assert_close(found, expected.float(), atol=1e-5, rtol=0)
+    assert (found.max(0).values > -found.min(0).values - 1e-5).all()
+
+
+@both_ways
+@pytest.mark.parametrize("smiles", ALL)
+def test_with_symmetry_they_are_what_no_choice_of_basis_changes(smiles, most, monkeypatch):
+    monkeypatch.setattr(module, "MOST_ATOMS", most)
+    graph = graph_of([smiles])
+    n, count = graph.num_nodes, 6
+    found = positions(graph.plan, count).double()
+    values, vectors = spectrum(graph)
+    expected = torch.zeros(n, count, dtype=torch.float64)
+    done = 0
+    while done < n:
+        own = (values - values[done]).abs() < 1e-8
+        column, end = max(done - 1, 0), done + int(own.sum())
+        if end > 1 and column < count:
+            expected[:, column] = (vectors[:, own].square().sum(1) * n / own.sum()).sqrt()
+        done = end
+    torch.testing.assert_close(found.abs(), expected, atol=1e-5, rtol=0)
+    used = expected.any(0)
+    torch.testing.assert_close(found.square().mean(0)[used], expected.new_ones(int(used.sum())))
+
+
+@both_ways
+@pytest.mark.parametrize("count", [1, 3, 8])
+def test_the_order_of_the_atoms_does_not_matter(count, most, monkeypatch):
+    monkeypatch.setattr(module, "MOST_ATOMS", most)
+    expected = positions(graph_of(ALL).plan, count)
+    for seed in range(3):
+        bmg, order = shuffled(ALL, seed)
+        found = positions(Graph.from_bmg(bmg).plan, count)
+        torch.testing.assert_close(found, expected[order], atol=1e-4, rtol=0)
+
+
+def test_many_equal_eigenvalues_are_found_together():
+    """A star has one eigenvalue for all of its arms but one; a search finds some of them only."""
+    arms, length = 40, 9
+    ends = torch.arange(1, 1 + arms * length)
+    before = torch.where((ends - 1) % length == 0, 0, ends - 1)
+    bonds = torch.stack([torch.cat([before, ends]), torch.cat([ends, before])])
+    graph = Graph(torch.zeros(len(ends) + 1, 1), bonds)
+    assert graph.num_nodes > module.MOST_ATOMS
+    found = positions(graph.plan, 3)
+    assert found[:, 0].any() and not found[:, 1:].any()
+    along = found[1:, 0].reshape(arms, length)
+    torch.testing.assert_close(along, along[:1].expand(arms, length), atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize("assignment", ["mlp", "gnn"])
+def test_a_prediction_is_that_of_the_molecule_and_not_of_its_smiles(assignment):
+    torch.manual_seed(0)
+    mp = DiffPoolBondMessagePassing(
+        d_h=32, ratio=0.5, max_clusters=8, positions=8, assignment=assignment
+    )
+    model = DiffPoolMPNN(mp, GraphReadout(), RegressionFFN(input_dim=mp.output_dim)).eval()
+    smiles = SYMMETRIC + POLYMERS
+    with torch.no_grad():
+        expected = model(batch_of(smiles).bmg)
+        found = model(shuffled(smiles, 0)[0])
+    torch.testing.assert_close(found, expected, atol=1e-3 * float(expected.std()), rtol=0)
