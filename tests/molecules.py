@@ -3,7 +3,15 @@
 from __future__ import annotations
 
 import numpy as np
-from chemprop.data import MoleculeDatapoint, MoleculeDataset, TrainingBatch, build_dataloader
+from chemprop.data import (
+    BatchMolGraph,
+    MoleculeDatapoint,
+    MoleculeDataset,
+    TrainingBatch,
+    build_dataloader,
+)
+from chemprop.featurizers import SimpleMoleculeMolGraphFeaturizer
+from rdkit import Chem
 
 POLYMERS = """[*]CC([*])C
 [*]CC([*])c1ccccc1
@@ -85,3 +93,16 @@ def dataset(smiles: list[str], y: np.ndarray | None = None) -> MoleculeDataset:
 def batch_of(smiles: list[str]) -> TrainingBatch:
     """One batch of all molecules, in their order."""
     return next(iter(build_dataloader(dataset(smiles), shuffle=False, drop_last=False)))
+
+
+def shuffled(smiles: list[str], seed: int) -> tuple[BatchMolGraph, np.ndarray]:
+    """The molecules with their atoms in another order, and where each atom was."""
+    rng = np.random.default_rng(seed)
+    molecules, orders = [], []
+    for text in smiles:
+        mol = MoleculeDatapoint.from_smi(text, [0.0]).mol
+        order = rng.permutation(mol.GetNumAtoms())
+        molecules.append(Chem.RenumberAtoms(mol, order.tolist()))
+        orders.append(order + sum(map(len, orders)))
+    featurize = SimpleMoleculeMolGraphFeaturizer()
+    return BatchMolGraph([featurize(mol) for mol in molecules]), np.concatenate(orders)

@@ -1,17 +1,11 @@
 """Laplacian positional encodings: eigenvectors, and the same for any order of the atoms."""
 
-import numpy as np
 import pytest
 import torch
-from chemprop.data import BatchMolGraph, MoleculeDatapoint
-from chemprop.featurizers import SimpleMoleculeMolGraphFeaturizer
-from chemprop.nn import RegressionFFN
-from molecules import MOLECULES, POLYMERS, batch_of
-from rdkit import Chem
+from molecules import MOLECULES, POLYMERS, batch_of, shuffled
 
 import tritonpool.chemprop.positions as module
 from tritonpool import Graph
-from tritonpool.chemprop import DiffPoolBondMessagePassing, DiffPoolMPNN, GraphReadout
 from tritonpool.chemprop.positions import positions
 
 LOPSIDED = ["CCCCCCN(C)CC(C)C", "CCc1ccccc1CC(=O)O", "C1CC1" + "C" * 40 + "O"]
@@ -34,19 +28,6 @@ def forget():
 
 def graph_of(smiles: list[str]) -> Graph:
     return Graph.from_bmg(batch_of(smiles).bmg)
-
-
-def shuffled(smiles: list[str], seed: int) -> tuple[BatchMolGraph, np.ndarray]:
-    """The molecules with their atoms in another order, and where each atom was."""
-    rng = np.random.default_rng(seed)
-    molecules, orders = [], []
-    for text in smiles:
-        mol = MoleculeDatapoint.from_smi(text, [0.0]).mol
-        order = rng.permutation(mol.GetNumAtoms())
-        molecules.append(Chem.RenumberAtoms(mol, order.tolist()))
-        orders.append(order + sum(map(len, orders)))
-    featurize = SimpleMoleculeMolGraphFeaturizer()
-    return BatchMolGraph([featurize(mol) for mol in molecules]), np.concatenate(orders)
 
 
 def spectrum(graph: Graph) -> tuple[torch.Tensor, torch.Tensor]:
@@ -129,17 +110,3 @@ def test_many_equal_eigenvalues_are_found_together():
     assert found[:, 0].any() and not found[:, 1:].any()
     along = found[1:, 0].reshape(arms, length)
     torch.testing.assert_close(along, along[:1].expand(arms, length), atol=1e-4, rtol=0)
-
-
-@pytest.mark.parametrize("assignment", ["mlp", "gnn"])
-def test_a_prediction_is_that_of_the_molecule_and_not_of_its_smiles(assignment):
-    torch.manual_seed(0)
-    mp = DiffPoolBondMessagePassing(
-        d_h=32, ratio=0.5, max_clusters=8, positions=8, assignment=assignment
-    )
-    model = DiffPoolMPNN(mp, GraphReadout(), RegressionFFN(input_dim=mp.output_dim)).eval()
-    smiles = SYMMETRIC + POLYMERS
-    with torch.no_grad():
-        expected = model(batch_of(smiles).bmg)
-        found = model(shuffled(smiles, 0)[0])
-    torch.testing.assert_close(found, expected, atol=1e-3 * float(expected.std()), rtol=0)

@@ -4,10 +4,11 @@ import numpy as np
 import pytest
 import torch
 from chemprop.nn import RegressionFFN
-from molecules import ATOMS, POLYMERS, batch_of, dataset
+from molecules import ATOMS, MOLECULES, POLYMERS, batch_of, dataset, shuffled
 
 from tritonpool import DiffPool, Graph, coarsen
 from tritonpool.chemprop import (
+    DiffPoolAtomMessagePassing,
     DiffPoolBondMessagePassing,
     DiffPoolMPNN,
     GraphReadout,
@@ -127,6 +128,25 @@ def test_cluster_features_tell_size_and_inside(normalize: str):
     torch.testing.assert_close(seen.x[:, D + 1], coarse.edge_weight[loops])
     torch.testing.assert_close(seen.x[:, D + 2 :], coarse.edge_attr[loops])
     assert not seen.edge_weight[loops].any() and (seen.edge_weight[~loops] > 0).all()
+
+
+@pytest.mark.parametrize(
+    "message_passing", [DiffPoolBondMessagePassing, DiffPoolAtomMessagePassing]
+)
+@pytest.mark.parametrize(
+    "settings",
+    [{}, {"levels": 2}, *(remedy for remedy in REMEDIES if "prior" not in remedy)],
+    ids=str,
+)
+def test_a_prediction_is_that_of_the_molecule_and_not_of_its_smiles(settings, message_passing):
+    torch.manual_seed(0)
+    smiles = [*ATOMS, *MOLECULES, *POLYMERS, "NCCCO", "CCO.CCO", "C" * 30]
+    mp = message_passing(d_h=32, ratio=0.5, **settings)
+    model = DiffPoolMPNN(mp, GraphReadout(), RegressionFFN(input_dim=mp.output_dim)).eval()
+    with torch.no_grad():
+        expected = model(batch_of(smiles).bmg)
+        found = model(shuffled(smiles, 0)[0])
+    torch.testing.assert_close(found, expected, atol=1e-4 * float(expected.std()), rtol=1e-4)
 
 
 def test_a_closed_gate_leaves_the_plain_model():
