@@ -13,6 +13,8 @@ from chemprop.data import (
 from chemprop.featurizers import SimpleMoleculeMolGraphFeaturizer
 from rdkit import Chem
 
+from tritonpool import Graph
+
 POLYMERS = """[*]CC([*])C
 [*]CC([*])c1ccccc1
 [*]c1ccc([*])s1
@@ -93,6 +95,11 @@ def dataset(smiles: list[str], y: np.ndarray | None = None) -> MoleculeDataset:
 def batch_of(smiles: list[str]) -> TrainingBatch:
     """One batch of all molecules, in their order."""
     return next(iter(build_dataloader(dataset(smiles), shuffle=False, drop_last=False)))
+
+
+def graph_of(smiles: list[str]) -> Graph:
+    """The same as a batch of graphs."""
+    return Graph.from_bmg(batch_of(smiles).bmg)
 
 
 def shuffled(smiles: list[str], seed: int) -> tuple[BatchMolGraph, np.ndarray]:

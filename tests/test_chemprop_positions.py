@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from molecules import MOLECULES, POLYMERS, batch_of, shuffled
+from molecules import MOLECULES, POLYMERS, graph_of, shuffled
 
 import tritonpool.chemprop.positions as module
 from tritonpool import Graph
@@ -24,10 +24,6 @@ def forget():
     module._remembered.cache_clear()
     yield
     module._remembered.cache_clear()
-
-
-def graph_of(smiles: list[str]) -> Graph:
-    return Graph.from_bmg(batch_of(smiles).bmg)
 
 
 def spectrum(graph: Graph) -> tuple[torch.Tensor, torch.Tensor]:

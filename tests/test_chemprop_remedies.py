@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 from chemprop.nn import RegressionFFN
-from molecules import ATOMS, MOLECULES, POLYMERS, batch_of, dataset, shuffled
+from molecules import ATOMS, MOLECULES, POLYMERS, batch_of, dataset, graph_of, shuffled
 
 from tritonpool import DiffPool, Graph, coarsen
 from tritonpool.chemprop import (
@@ -32,10 +32,6 @@ REMEDIES = [
     {"gate": True},
 ]
 ALL = {k: v for remedy in REMEDIES for k, v in remedy.items()} | {"assignment": "gnn"}
-
-
-def graph_of(smiles: list[str]) -> Graph:
-    return Graph.from_bmg(batch_of(smiles).bmg)
 
 
 def pooled(keep_loops: bool) -> tuple[Graph, torch.Tensor, torch.Tensor]:

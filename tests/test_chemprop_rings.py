@@ -4,7 +4,7 @@ import pytest
 import torch
 from batches import examples, make_sample, samples
 from hypothesis import given
-from molecules import ATOMS, MOLECULES, POLYMERS, batch_of, dataset
+from molecules import ATOMS, MOLECULES, POLYMERS, batch_of, dataset, graph_of
 from rdkit import Chem
 
 from tritonpool import DiffPool, Graph, coarsen
@@ -15,10 +15,6 @@ from tritonpool.chemprop.rings import ring_counts, ring_fragments
 from tritonpool.chemprop.settings import DiffPoolSettings
 from tritonpool.coarse_plan import CoarsePlan
 from tritonpool.planning import MOST_COARSE
-
-
-def graph_of(smiles: list[str]) -> Graph:
-    return Graph.from_bmg(batch_of(smiles).bmg)
 
 
 def rdkit_fragments(smiles: str) -> set[frozenset[int]]:

@@ -85,8 +85,8 @@ def _of_molecule(atoms: int, ends: bytes, count: int) -> np.ndarray:
     found = np.zeros((atoms, count))
     single = vectors[:, 1 : count + 1]  # the first vector is left out
     found[:, : single.shape[1]] = _signed(single)
-    ends = np.flatnonzero(~_equal(values[:-1], values[1:])) + 1
-    for start, end in pairwise([0, *ends, len(values)]):
+    starts = np.flatnonzero(~_equal(values[:-1], values[1:])) + 1
+    for start, end in pairwise([0, *starts, len(values)]):
         if start <= count and end - start > 1:
             column = max(start - 1, 0)
             found[:, column : end - 1] = 0
