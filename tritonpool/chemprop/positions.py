@@ -37,12 +37,14 @@ def positions(plan: Plan, count: int) -> Tensor:
     r"""Laplacian positional encodings (Dwivedi et al., arXiv:2003.00982): for each molecule the
     eigenvectors of :math:`I - D^{-1/2} A D^{-1/2}` with the lowest eigenvalues, without the first.
 
-    They do not depend on the order of the atoms. The sign of an eigenvector is that which makes the
+    They do not depend on the order of the atoms. The sign of the first is that which makes the
     entry of largest magnitude positive; if there is one of either sign, those that come next
-    decide. If the negative has the same entries, as where a symmetry of the bonds exchanges two
-    atoms, magnitudes are given instead. Eigenvectors with equal eigenvalues could be rotated in
-    their space, so what no rotation changes is given: the first column has for each atom the length
-    of its projection on this space, the others have 0.
+    decide. At this atom, one end of a chain, the others are positive, too, so that along a chain
+    they are like cosines that all start there; those that are 0 there have their sign as the first
+    has. If the negative has the same entries, as where a symmetry of the bonds exchanges two atoms,
+    magnitudes are given instead. Eigenvectors with equal eigenvalues could be rotated in their
+    space, so what no rotation changes is given: the first column has for each atom the length of
+    its projection on this space, the others have 0.
 
     Parameters
     ----------
@@ -91,7 +93,7 @@ def _of_molecule(atoms: int, ends: bytes, count: int) -> np.ndarray:
             column = max(start - 1, 0)
             found[:, column : end - 1] = 0
             found[:, column] = np.sqrt((vectors[:, start:end] ** 2).mean(1))
-    return (found * np.sqrt(atoms)).astype(np.float32)
+    return (_from_one_end(found) * np.sqrt(atoms)).astype(np.float32)
 
 
 # They are the same in each epoch, and for 16 chains of 120 atoms take 25 ms, a sixth of a step.
@@ -108,6 +110,17 @@ def _signed(vectors: np.ndarray) -> np.ndarray:
     difference[np.abs(difference) <= EQUAL_ENTRIES * np.abs(entries).max(0)] = 0
     sign = np.sign(np.take_along_axis(difference, (difference != 0).argmax(0)[None], 0))
     return np.where(sign == 0, np.abs(vectors), sign * vectors)
+
+
+def _from_one_end(columns: np.ndarray) -> np.ndarray:
+    """The columns, ``V x d``, with the sign that they have where the first is largest as +.
+
+    Each with a sign of its own they would tell a place along a chain only up to the direction that
+    each is read in.
+    """
+    first = columns[:, 0]
+    there = columns[first >= (1 - EQUAL_ENTRIES) * first.max()].mean(0)
+    return np.where(there < -EQUAL_ENTRIES * np.abs(columns).max(0), -columns, columns)
 
 
 def _equal(a: np.ndarray, b: np.ndarray) -> np.ndarray:
