@@ -58,3 +58,20 @@ def test_weights_and_edge_order():
     # only the ratios of a node's weights count
     torch.testing.assert_close(scores(Graph(x, mixed, None, 3 * w, batch, 2)), found)
     assert not torch.allclose(scores(Graph(x, mixed, None, None, batch, 2)), found)
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+def test_neighbour_scores_are_layers_on_states_beside_means(weighted: bool):
+    edges = torch.tensor([[0, 1, 2, 1, 3, 0], [1, 0, 1, 2, 3, 2]])  # and a node that none reach
+    w = torch.rand(6, dtype=torch.float64) + 0.1 if weighted else None
+    x = torch.randn(5, 7, dtype=torch.float64)
+    scores = NeighbourScores(7, 4).double()
+    torch.nn.init.normal_(scores.hidden.bias)
+    torch.nn.init.normal_(scores.scores.bias)
+    A = torch.zeros(5, 5, dtype=torch.float64)
+    A[edges[1], edges[0]] = 1.0 if w is None else w
+    A /= A.sum(1, keepdim=True).clamp(min=1e-6)
+    H = torch.nn.functional.layer_norm(x, (7,))
+    H = scores.hidden(torch.cat([H, A @ H], 1)).relu()
+    expected = scores.scores(torch.cat([H, A @ H], 1))
+    torch.testing.assert_close(scores(Graph(x, edges, None, w)), expected)
