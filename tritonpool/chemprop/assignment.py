@@ -59,6 +59,8 @@ PARAMETERS = """
 class _Scores(nn.Module):
     """What both networks share: what they see."""
 
+    _version = 2  # of its state; encodings were others in version 1
+
     def __init__(self, d_v: int, encodings: int):
         super().__init__()
         self.norm = nn.LayerNorm(d_v, elementwise_affine=False)
@@ -69,7 +71,28 @@ class _Scores(nn.Module):
         X = self.norm(graph.x)
         if not self.encodings:
             return X
-        return torch.cat([X, positions(graph.plan, self.encodings).to(X.dtype)], 1)
+        P = positions(graph.plan, self.encodings).to(X.dtype)
+        # Each kind has half of the mean square. Eight beside 300 states would hardly count, and
+        # the first clusters be kinds of atoms wherever they are; so they are pieces of a chain.
+        d, n = X.shape[1], self.encodings
+        return torch.cat([X * ((d + n) / (2 * d)) ** 0.5, P * ((d + n) / (2 * n)) ** 0.5], 1)
+
+    def _load_from_state_dict(
+        self,
+        state: dict,
+        prefix: str,
+        metadata: dict,
+        strict: bool,
+        missing: list[str],
+        unexpected: list[str],
+        errors: list[str],
+    ) -> None:
+        if self.encodings and metadata.get("version") == 1:
+            errors.append(
+                "the model was trained with positional encodings of an earlier version of "
+                "tritonpool and would see others now: train it again"
+            )
+        super()._load_from_state_dict(state, prefix, metadata, strict, missing, unexpected, errors)
 
 
 class NodeScores(_Scores):
