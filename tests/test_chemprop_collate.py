@@ -159,7 +159,8 @@ def test_one_plan_for_each_batch(monkeypatch: pytest.MonkeyPatch):
 
 @pytest.mark.parametrize(
     "given, copies",
-    [({}, 0), ({"positions": 2}, 1), ({"prior": "rings"}, 1), ({"assignment": "gnn"}, 0)],
+    [({}, 0), ({"positions": 2}, 0), ({"prior": "rings"}, 0), ({"assignment": "gnn"}, 0)]
+    + [({"assignment": "rings"}, 1)],
 )
 def test_what_a_loader_without_settings_leaves_to_copy(
     given: dict, copies: int, monkeypatch: pytest.MonkeyPatch

@@ -120,3 +120,19 @@ def test_many_equal_eigenvalues_are_found_together():
     assert found[:, 0].any() and not found[:, 1:].any()
     along = found[1:, 0].reshape(arms, length)
     torch.testing.assert_close(along, along[:1].expand(arms, length), atol=1e-4, rtol=0)
+
+
+def test_a_plan_on_a_device_remembers_what_encodings_are_made_of(monkeypatch):
+    """So that a GPU is not waited for."""
+    plan = graph_of(LOPSIDED).plan
+    expected, moved = plan.ends_on_host(), plan.to("meta")
+    monkeypatch.setattr(torch.Tensor, "cpu", lambda _: pytest.fail("copied to the host"))
+    assert all(a is b for a, b in zip(moved.ends_on_host(), expected, strict=True))
+    found = positions(moved, 4)
+    assert found.device.type == "meta" and found.shape == (plan.num_nodes, 4)
+    assert plan.host_ends is None
+
+
+def test_a_molecule_without_atoms_has_none():
+    graph = Graph(torch.zeros(2, 1), torch.tensor([[0, 1], [1, 0]]), batch=torch.tensor([1, 1]))
+    assert positions(graph.plan, 3).shape == (2, 3)

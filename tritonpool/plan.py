@@ -97,6 +97,7 @@ NOT_MOVED = (
     "slots",
     "undirected",
     "key",
+    "host_ends",
     "extras",
     "_coarse",
     "_items",
@@ -126,6 +127,7 @@ class Plan(Keyed):
     parallel_ptr: Tensor | None = None  # where each pair's edges start in out_edge
     slots: tuple[int, int] | None = None  # sizes of the groups of outgoing edges (slot_sizes)
     undirected: bool = False  # every edge is known to have its reverse
+    host_ends: tuple[Tensor, Tensor] | None = None  # src and dst on the host, if not there itself
     key: Tensor | None = field(default=None, repr=False)  # stands for this plan in compiled graphs
     counts: dict = field(default_factory=dict, repr=False)  # more numbers for each graph, as nodes
     extras: dict = field(default_factory=dict, repr=False)  # what a layer wants to know besides
@@ -147,6 +149,12 @@ class Plan(Keyed):
     @property
     def device(self) -> torch.device:
         return self.src.device
+
+    def ends_on_host(self) -> tuple[Tensor, Tensor]:
+        """``src`` and ``dst`` on the CPU; without a copy, if the plan was made there."""
+        if self.device.type == "cpu":
+            return self.src, self.dst
+        return self.host_ends or (self.src.cpu(), self.dst.cpu())
 
     def own_indices(self) -> tuple[Tensor, Tensor]:
         """``edge_index`` and ``batch`` in memory of their own, for users who may write to them."""
@@ -280,6 +288,8 @@ class Plan(Keyed):
         )
         known = {"slots": self.slots, "undirected": self.undirected, "counts": self.counts}
         plan = Plan(nodes=self.nodes, edges=self.edges, **known, **moved)
+        if device.type != "cpu":
+            plan.host_ends = self.ends_on_host()
         for name, values in self.extras.items():
             plan.extras[name] = send(values, device)
         for key, coarse in self._coarse.items():

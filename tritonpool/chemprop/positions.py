@@ -69,7 +69,7 @@ def _positions_now(plan: Plan, count: int) -> Tensor:
 
 
 def _encodings(plan: Plan, count: int) -> Tensor:
-    ends = torch.stack([plan.src, plan.dst]).cpu().numpy().astype(np.int32)
+    ends = np.stack([end.numpy() for end in plan.ends_on_host()]).astype(np.int32)
     found = np.zeros((plan.num_nodes, count), dtype=np.float32)
     node = edge = 0
     for n, m in zip(plan.nodes.tolist(), plan.edges.tolist(), strict=True):
@@ -118,6 +118,8 @@ def _from_one_end(columns: np.ndarray) -> np.ndarray:
     Each with a sign of its own they would tell a place along a chain only up to the direction that
     each is read in.
     """
+    if not columns.size:
+        return columns
     first = columns[:, 0]
     there = columns[first >= (1 - EQUAL_ENTRIES) * first.max()].mean(0)
     return np.where(there < -EQUAL_ENTRIES * np.abs(columns).max(0), -columns, columns)

@@ -71,7 +71,7 @@ def _counts(plan: Plan) -> Tensor:
 
 def _fragments(plan: Plan) -> Tensor:
     V, batch = plan.num_nodes, np.repeat(np.arange(plan.num_graphs), plan.nodes.numpy())
-    src, dst = torch.stack([plan.src, plan.dst]).cpu().numpy()
+    src, dst = (end.numpy() for end in plan.ends_on_host())
     depth, parent = _forest(src, dst, V)
     up, down = parent[src] == dst, parent[dst] == src
     # An edge that is not in the forest closes a ring with the ways to where both ends meet.
