@@ -71,11 +71,7 @@ class _Scores(nn.Module):
         X = self.norm(graph.x)
         if not self.encodings:
             return X
-        P = positions(graph.plan, self.encodings).to(X.dtype)
-        # Each kind has half of the mean square. Eight beside 300 states would hardly count, and
-        # the first clusters be kinds of atoms wherever they are; so they are pieces of a chain.
-        d, n = X.shape[1], self.encodings
-        return torch.cat([X * ((d + n) / (2 * d)) ** 0.5, P * ((d + n) / (2 * n)) ** 0.5], 1)
+        return torch.cat([X, positions(graph.plan, self.encodings).to(X.dtype)], 1)
 
     def _load_from_state_dict(
         self,
