@@ -113,11 +113,9 @@ def _signed(vectors: np.ndarray) -> np.ndarray:
 
 
 def _from_one_end(columns: np.ndarray) -> np.ndarray:
-    """The columns, ``V x d``, with the sign that they have where the first is largest as +.
-
-    Each with a sign of its own they would tell a place along a chain only up to the direction that
-    each is read in.
-    """
+    """The columns, ``V x d``, or their negatives, so that none is negative where the first is
+    largest. Each with a sign of its own they would tell a place along a chain only up to the
+    direction that each is read in."""
     if not columns.size:
         return columns
     first = columns[:, 0]
