@@ -11,9 +11,13 @@ import argparse
 import copy
 import csv
 import json
+import os
+import signal
 import statistics
 import subprocess
 import sys
+import threading
+import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
@@ -26,7 +30,7 @@ import numpy as np
 if TYPE_CHECKING:
     from chemprop.data import MoleculeDatapoint
 
-__all__ = ["Experiment", "load", "run_all", "save", "train"]
+__all__ = ["Experiment", "load", "run_all", "save", "train", "watch_parent"]
 
 WHEN = ("best", "last")  # by validation, and of the training
 
@@ -224,7 +228,23 @@ def load(path: Path) -> list[dict]:
     return rows
 
 
+def watch_parent() -> None:
+    """From now on this process ends, tidily if it can, when the one that started it has ended; else
+    a training would go on for nobody and take time from the next."""
+    parent = os.getppid()
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(1)
+        os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(10)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
 if __name__ == "__main__":
+    watch_parent()
     settings = json.loads(sys.argv[1])
     settings["options"] = tuple(settings["options"])
     print(json.dumps(train(Experiment(**settings))))

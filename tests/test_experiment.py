@@ -1,8 +1,10 @@
 """The trainings behind the tables: what a row holds, and what the controls change."""
 
 import json
+import sys
 from dataclasses import replace
 from hashlib import sha256
+from subprocess import PIPE, Popen
 
 import pandas as pd
 import pytest
@@ -104,6 +106,18 @@ def changed(control: str):
 def graph(x: torch.Tensor) -> Graph:
     edges = torch.tensor([[0, 1, 3, 4], [1, 0, 4, 3]])
     return Graph(x, edges, torch.ones(4, 1), batch=torch.tensor([0, 0, 0, 1, 1]))
+
+
+def test_a_training_ends_with_the_process_that_asked_for_it():
+    training = (
+        "from benchmarks import experiment as e; e.watch_parent(); print('begun', flush=True)"
+    )
+    training += "; e.time.sleep(100)"
+    asking = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {training!r}])"
+    with Popen([sys.executable, "-c", asking], stdout=PIPE) as asks:
+        assert asks.stdout.readline() == b"begun\n"
+        asks.kill()
+        asks.communicate(timeout=30)  # until nobody holds its end of the pipe
 
 
 def test_fixed_random_scores_depend_on_the_place_only():
