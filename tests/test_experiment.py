@@ -109,10 +109,8 @@ def graph(x: torch.Tensor) -> Graph:
 
 
 def test_a_training_ends_with_the_process_that_asked_for_it():
-    training = (
-        "from benchmarks import experiment as e; e.watch_parent(); print('begun', flush=True)"
-    )
-    training += "; e.time.sleep(100)"
+    training = "from benchmarks.experiment import watch_parent; import time; watch_parent()"
+    training += "; print('begun', flush=True); time.sleep(100)"
     asking = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {training!r}])"
     with Popen([sys.executable, "-c", asking], stdout=PIPE) as asks:
         assert asks.stdout.readline() == b"begun\n"
