@@ -1,14 +1,21 @@
 """The code in the pages of docs/ runs as it stands."""
 
 import re
+import shlex
+from itertools import takewhile
 from pathlib import Path
 
 import pytest
 import torch
 
+from benchmarks.models import MODELS
 from tritonpool import DiffPool
 
 DOCS = Path(__file__).parent.parent / "docs"
+
+
+def pages() -> list[Path]:
+    return [*sorted(DOCS.glob("*.md")), DOCS.parent / "README.md"]
 
 
 @pytest.fixture
@@ -49,3 +56,21 @@ def test_pyg(scope_of, monkeypatch):
     assert scope["back"].shape == scope["data"].x.shape
     counts = DiffPool(32, 5, ratio=1).counts(graph).tolist()  # as the table says
     assert counts == graph.plan.nodes.clamp(max=5).tolist()
+
+
+@pytest.mark.parametrize("page", pages(), ids=lambda page: page.name)
+def test_no_command_is_wrapped_as_text(page):
+    wrapped = [line for line in page.read_text("utf-8").splitlines() if " \\ " in line]
+    assert not wrapped
+
+
+def test_models_of_the_commands_exist():
+    command = re.compile(r"^    python -m benchmarks\.accuracy (?:.*\\\n)*.*$", re.MULTILINE)
+    found = [text for page in pages() for text in command.findall(page.read_text("utf-8"))]
+    assert found
+    for text in found:
+        words = shlex.split(text.replace("\\\n", ""))
+        for option in {"--models", "--ratios-to"} & set(words):
+            after = words[words.index(option) + 1 :]
+            names = list(takewhile(lambda word: not word.startswith("--"), after))
+            assert names and set(names) <= set(MODELS), text
