@@ -47,6 +47,23 @@ def test_neighbours_tell_place():
     torch.testing.assert_close(symmetric[0], symmetric[3])
 
 
+@pytest.mark.parametrize("width", [32, 300])
+@pytest.mark.parametrize("scores", [NodeScores, NeighbourScores])
+def test_places_weigh_in_long_molecules(scores: type, width: int):
+    """What the first network sees of a place, by what it sees of the state."""
+
+    def weight(atoms: int) -> float:
+        src = torch.arange(atoms - 1)
+        both = torch.stack([torch.cat([src, src + 1]), torch.cat([src + 1, src])])
+        seen = scores(width, 8, 8).seen(Graph(torch.randn(atoms, width), both)).square().sum(1)
+        assert seen.shape == (atoms,)
+        return float(seen.mean() / width - 1)
+
+    assert weight(6) < 0.01
+    assert 0.05 < weight(20) < 0.2
+    assert 0.6 < weight(120) < 0.9
+
+
 def test_weights_and_edge_order():
     mixed = torch.tensor([[3, 0, 1, 1, 3, 5], [3, 1, 0, 2, 5, 3]])
     back = [1, 2, 3, 0, 4, 5]

@@ -59,7 +59,7 @@ PARAMETERS = """
 class _Scores(nn.Module):
     """What both networks share: what they see."""
 
-    _version = 2  # of its state; encodings were others in version 1
+    _version = 3  # of its state; encodings were others before
 
     def __init__(self, d_v: int, encodings: int):
         super().__init__()
@@ -67,11 +67,13 @@ class _Scores(nn.Module):
         self.encodings = encodings
 
     def seen(self, graph: Graph) -> Tensor:
-        """The normalised states and the encodings, ``V x (d_v + encodings)``."""
+        """The normalised states and the encodings, ``V x (d_v + encodings)``; in a long molecule
+        the few columns of the encodings weigh nearly as much as all of the state."""
         X = self.norm(graph.x)
         if not self.encodings:
             return X
-        return torch.cat([X, positions(graph.plan, self.encodings).to(X.dtype)], 1)
+        P = positions(graph.plan, self.encodings).to(X.dtype)
+        return torch.cat([X, P * (X.shape[1] / self.encodings) ** 0.5], 1)
 
     def _load_from_state_dict(
         self,
@@ -83,7 +85,7 @@ class _Scores(nn.Module):
         unexpected: list[str],
         errors: list[str],
     ) -> None:
-        if self.encodings and metadata.get("version") == 1:
+        if self.encodings and metadata.get("version", self._version) < self._version:
             errors.append(
                 "the model was trained with positional encodings of an earlier version of "
                 "tritonpool and would see others now: train it again"
