@@ -54,14 +54,23 @@ def test_positions_of_a_molecule_are_made_once(atoms, monkeypatch):
 @pytest.mark.parametrize("smiles", LOPSIDED)
 def test_without_symmetry_they_are_eigenvectors_that_heat_has_left(smiles, most, monkeypatch):
     monkeypatch.setattr(module, "MOST_ATOMS", most)
+    monkeypatch.setattr(module, "TIME", 1.0)  # so that something is left of each
     graph = graph_of([smiles])
     found = positions(graph.plan, 4)
     values, vectors = spectrum(graph)
-    expected = vectors[:, 1:5] * (-20 * values[1:5]).exp() * graph.num_nodes**0.5
+    expected = vectors[:, 1:5] * (-values[1:5]).exp() * graph.num_nodes**0.5
     expected *= (expected * found).sum(0).sign()
     torch.testing.assert_close(found, expected.float(), atol=1e-5, rtol=0)
     assert (found[found[:, 0].argmax()] > 0).all()
     assert found[:, 0].max() > -found[:, 0].min() - 1e-5
+
+
+@both_ways
+def test_heat_has_spread_for_100_steps(most, monkeypatch):
+    monkeypatch.setattr(module, "MOST_ATOMS", most)
+    graph = graph_of(["N" + "C" * 119])
+    expected = (-200 * spectrum(graph)[0][1:9]).exp()
+    torch.testing.assert_close(positions(graph.plan, 8).double().square().mean(0), expected)
 
 
 @both_ways
@@ -81,6 +90,7 @@ def test_all_are_read_from_the_same_end_of_a_chain(most, monkeypatch):
 @pytest.mark.parametrize("smiles", ALL)
 def test_with_symmetry_they_are_what_no_choice_of_basis_changes(smiles, most, monkeypatch):
     monkeypatch.setattr(module, "MOST_ATOMS", most)
+    monkeypatch.setattr(module, "TIME", 1.0)  # so that something is left of each
     graph = graph_of([smiles])
     n, count = graph.num_nodes, 6
     found = positions(graph.plan, count).double()
@@ -93,7 +103,7 @@ def test_with_symmetry_they_are_what_no_choice_of_basis_changes(smiles, most, mo
         column, end = max(done - 1, 0), done + int(own.sum())
         if end > 1 and column < count:
             expected[:, column] = (vectors[:, own].square().sum(1) * n / own.sum()).sqrt()
-            left[column] = (-20 * values[done]).exp()
+            left[column] = (-values[done]).exp()
         done = end
     found /= left
     torch.testing.assert_close(found.abs(), expected, atol=1e-5, rtol=0)
@@ -135,6 +145,11 @@ def test_a_plan_on_a_device_remembers_what_encodings_are_made_of(monkeypatch):
     found = positions(moved, 4)
     assert found.device.type == "meta" and found.shape == (plan.num_nodes, 4)
     assert plan.host_ends is None
+
+
+def test_none_is_so_small_that_it_is_slow_to_compute_with():
+    found = positions(graph_of(ALL).plan, 8).abs()
+    assert found[found > 0].min() > torch.finfo(torch.float32).tiny
 
 
 def test_a_molecule_without_atoms_has_none():

@@ -28,10 +28,11 @@ MOST_ATOMS = 300
 # 200 MB.
 MOLECULES, BYTES = 1 << 14, 12 << 10
 
-# How long heat has spread, in steps of a random walk. Of the first two eigenvectors 0.99 and 0.96
-# are left in a chain of 120 atoms, 0.6 and 0.2 in a molecule of 20: it is in long molecules that
-# places tell more than the atom itself.
-TIME = 20.0
+# How long heat has spread, in steps of a random walk. Of the first two eigenvectors 0.9 and 0.8 are
+# left in a chain of 120 atoms, but 0.1 and nothing in a molecule of 20: only in long molecules do
+# places tell what the atom itself does not.
+TIME = 100.0
+NOTHING = 1e-20  # is left; still less would only be slow to compute with
 
 # What counts as equal: eigenvalues, with a smaller part for those near 0, which are close together
 # in a long chain; and the magnitudes of two entries, as a part of the largest.
@@ -41,8 +42,8 @@ EQUAL_VALUES, EQUAL_NEAR_ZERO, EQUAL_ENTRIES = 1e-6, 1e-9, 1e-5
 def positions(plan: Plan, count: int) -> Tensor:
     r"""Laplacian positional encodings (Dwivedi et al., arXiv:2003.00982): for each molecule the
     eigenvectors of :math:`L = I - D^{-1/2} A D^{-1/2}` with the lowest eigenvalues
-    :math:`\lambda`, without the first, each multiplied by :math:`e^{-20 \lambda}`: that much of it
-    is left of heat that has spread for 20 steps of a random walk (Coifman and Lafon,
+    :math:`\lambda`, without the first, each multiplied by :math:`e^{-100 \lambda}`: that much of it
+    is left of heat that has spread for 100 steps of a random walk (Coifman and Lafon,
     doi:10.1016/j.acha.2006.04.006). So the ends of a long chain are far apart, and the atoms of a
     small molecule close together.
 
@@ -66,7 +67,7 @@ def positions(plan: Plan, count: int) -> Tensor:
     -------
     Tensor
         ``V x count`` numbers, 0 beyond a molecule's last eigenvector; the mean square of a column
-        within a molecule is :math:`e^{-40 \lambda}`
+        within a molecule is :math:`e^{-200 \lambda}`
     """
     if torch.compiler.is_compiling():
         return _positions(plan.key, plan.batch, count)
@@ -93,7 +94,8 @@ def _of_molecule(atoms: int, ends: bytes, count: int) -> np.ndarray:
     """The encodings of one molecule, from the two ends of all its bonds as bytes."""
     src, dst = np.frombuffer(ends, dtype=np.int32).reshape(2, -1)
     values, vectors = _lowest(src, dst, atoms, count)
-    left = vectors * np.exp(-TIME * values)
+    parts = np.exp(-TIME * values)
+    left = vectors * np.where(parts < NOTHING, 0, parts)
     found = np.zeros((atoms, count))
     single = left[:, 1 : count + 1]  # the first vector is left out
     found[:, : single.shape[1]] = _signed(single)
