@@ -93,12 +93,13 @@ def test_neighbour_scores_are_layers_on_states_beside_means(weighted: bool):
     torch.testing.assert_close(scores(Graph(x, edges, None, w)), expected)
 
 
-def test_states_of_earlier_encodings_are_refused():
+@pytest.mark.parametrize("version", [1, 2])
+def test_states_of_earlier_encodings_are_refused(version: int):
     state = NodeScores(3, 2, 4).state_dict()
     NodeScores(3, 2, 4).load_state_dict(state)
-    state._metadata[""]["version"] = 1
+    state._metadata[""]["version"] = version
     with pytest.raises(RuntimeError, match="earlier version of tritonpool .* train it again"):
         NodeScores(3, 2, 4).load_state_dict(state)
     state = NodeScores(7, 2).state_dict()
-    state._metadata[""]["version"] = 1
+    state._metadata[""]["version"] = version
     NodeScores(7, 2).load_state_dict(state)  # without encodings nothing has changed
