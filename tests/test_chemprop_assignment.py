@@ -31,6 +31,22 @@ def test_reset_parameters_keeps_the_scale():
     assert float(after.std()) == pytest.approx(32**-0.5, rel=0.2)
 
 
+@pytest.mark.parametrize("scores", [NodeScores, NeighbourScores])
+def test_with_encodings_all_other_weights_start_the_same(scores: type):
+    def start(encodings: int) -> tuple[list[torch.Tensor], torch.Tensor]:
+        torch.manual_seed(0)
+        return list(scores(5, 3, encodings).parameters()), torch.rand(4)
+
+    (without, *others), after = start(0)
+    (beside, *found), later = start(2)
+    sources = without.shape[1] // 5
+    each = beside.view(5, sources, 7)
+    assert torch.equal(each[..., :5], without.view(5, sources, 5))
+    assert each[..., 5:].std() == pytest.approx(without.std(), rel=0.5)
+    assert all(torch.equal(a, b) for a, b in zip(found, others, strict=True))
+    assert torch.equal(after, later)
+
+
 def test_neighbours_tell_place():
     """Equal nodes in different places: an MLP cannot tell them apart, a GNN can."""
     x = torch.zeros(4, 3)

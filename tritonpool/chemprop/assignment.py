@@ -37,10 +37,28 @@ class _Linear(nn.Linear):
         nn.init.zeros_(self.bias)
 
 
-class _BeforeReLU(_Linear):
-    """The same, for a layer in front of a ReLU (He et al., arXiv:1502.01852)."""
+class _FirstLayer(_Linear):
+    """The layer in front of a ReLU (He et al., arXiv:1502.01852) that sees states and, if asked to,
+    encodings beside them: of a node, and perhaps of its neighbours beside those.
+
+    Weights for encodings are drawn aside, so that all others of the model start as they would
+    without: two models of one seed then differ by what places change.
+    """
 
     gain = 2.0
+
+    def __init__(self, d_v: int, encodings: int, sources: int, d_out: int):
+        self.d_v, self.sources = d_v, sources
+        super().__init__(sources * (d_v + encodings), d_out)
+
+    def reset_parameters(self) -> None:
+        std = (self.gain / (self.sources * self.d_v)) ** 0.5
+        with torch.no_grad():
+            each = self.weight.view(self.out_features, self.sources, -1)
+            with torch.random.fork_rng(devices=()):
+                each[..., self.d_v :].normal_(std=std)
+            each[..., : self.d_v] = torch.empty_like(each[..., : self.d_v]).normal_(std=std)
+            self.bias.zero_()
 
 
 PARAMETERS = """
@@ -98,7 +116,7 @@ class NodeScores(_Scores):
 
     def __init__(self, d_v: int, clusters: int, encodings: int = 0):
         super().__init__(d_v, encodings)
-        self.hidden = _BeforeReLU(d_v + encodings, d_v)
+        self.hidden = _FirstLayer(d_v, encodings, 1, d_v)
         self.scores = _Linear(d_v, clusters)
 
     def forward(self, graph: Graph) -> Tensor:
@@ -115,7 +133,7 @@ class NeighbourScores(_Scores):
 
     def __init__(self, d_v: int, clusters: int, encodings: int = 0):
         super().__init__(d_v, encodings)
-        self.hidden = _BeforeReLU(2 * (d_v + encodings), d_v)
+        self.hidden = _FirstLayer(d_v, encodings, 2, d_v)
         self.scores = _Linear(2 * d_v, clusters)
 
     def forward(self, graph: Graph) -> Tensor:
