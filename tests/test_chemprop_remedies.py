@@ -63,13 +63,13 @@ def test_every_parameter_gets_a_gradient_and_the_model_can_be_rebuilt(settings, 
 
 @pytest.mark.parametrize("settings", REMEDIES[:-1], ids=str)
 def test_a_remedy_changes_the_prediction(settings):
-    bmg = batch_of(POLYMERS[:6]).bmg
+    bmg = batch_of([*POLYMERS[:6], "NCCO" * 15]).bmg  # the last has places
+    without = {"ratio": 0.5, "positions": 0}
+    assignment = "gnn" if settings.get("assignment") == "gnn" else "mlp"
     torch.manual_seed(1)
-    plain = DiffPoolBondMessagePassing(
-        d_h=16, ratio=0.5, assignment="gnn" if settings.get("assignment") == "gnn" else "mlp"
-    )
+    plain = DiffPoolBondMessagePassing(d_h=16, assignment=assignment, **without)
     torch.manual_seed(1)
-    other = DiffPoolBondMessagePassing(d_h=16, ratio=0.5, **settings)
+    other = DiffPoolBondMessagePassing(d_h=16, **(without | settings))
     assert torch.equal(plain.atom_embeddings(bmg), other.atom_embeddings(bmg))
     shift = (other(bmg) - plain(bmg)).abs().mean() / plain(bmg).std()
     assert shift > 1e-3
