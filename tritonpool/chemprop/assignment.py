@@ -28,16 +28,14 @@ PREFERENCE = 4.0  # added to a score: at first 9 shares in 10 against five other
 
 
 class _Linear(nn.Linear):
-    """A linear layer whose output has ``gain`` times the mean square of its input at first."""
-
-    gain = 1.0
+    """A linear layer whose output has the mean square of its input at first."""
 
     def reset_parameters(self) -> None:
-        nn.init.normal_(self.weight, std=(self.gain / self.in_features) ** 0.5)
+        nn.init.normal_(self.weight, std=(1 / self.in_features) ** 0.5)
         nn.init.zeros_(self.bias)
 
 
-class _FirstLayer(_Linear):
+class _FirstLayer(nn.Linear):
     """The layer in front of a ReLU (He et al., arXiv:1502.01852) that sees states and, if asked to,
     encodings beside them: of a node, and perhaps of its neighbours beside those.
 
@@ -45,20 +43,20 @@ class _FirstLayer(_Linear):
     without: two models of one seed then differ by what places change.
     """
 
-    gain = 2.0
-
-    def __init__(self, d_v: int, encodings: int, sources: int, d_out: int):
-        self.d_v, self.sources = d_v, sources
-        super().__init__(sources * (d_v + encodings), d_out)
+    def __init__(self, d_v: int, encodings: int, sources: int):
+        self.sources = sources
+        super().__init__(sources * (d_v + encodings), d_v)
 
     def reset_parameters(self) -> None:
-        std = (self.gain / (self.sources * self.d_v)) ** 0.5
+        d_v = self.out_features
+        std = (2 / (self.sources * d_v)) ** 0.5
         with torch.no_grad():
-            each = self.weight.view(self.out_features, self.sources, -1)
+            each = self.weight.view(d_v, self.sources, -1)
             with torch.random.fork_rng(devices=()):
-                each[..., self.d_v :].normal_(std=std)
-            each[..., : self.d_v] = torch.empty_like(each[..., : self.d_v]).normal_(std=std)
-            self.bias.zero_()
+                each[..., d_v:].normal_(std=std)
+            # in memory of its own, as a view would be filled with other numbers
+            each[..., :d_v] = each.new_empty(d_v, self.sources, d_v).normal_(std=std)
+        nn.init.zeros_(self.bias)
 
 
 PARAMETERS = """
@@ -116,7 +114,7 @@ class NodeScores(_Scores):
 
     def __init__(self, d_v: int, clusters: int, encodings: int = 0):
         super().__init__(d_v, encodings)
-        self.hidden = _FirstLayer(d_v, encodings, 1, d_v)
+        self.hidden = _FirstLayer(d_v, encodings, 1)
         self.scores = _Linear(d_v, clusters)
 
     def forward(self, graph: Graph) -> Tensor:
@@ -133,7 +131,7 @@ class NeighbourScores(_Scores):
 
     def __init__(self, d_v: int, clusters: int, encodings: int = 0):
         super().__init__(d_v, encodings)
-        self.hidden = _FirstLayer(d_v, encodings, 2, d_v)
+        self.hidden = _FirstLayer(d_v, encodings, 2)
         self.scores = _Linear(2 * d_v, clusters)
 
     def forward(self, graph: Graph) -> Tensor:
